@@ -1,0 +1,30 @@
+set(LOCKSTEP_MPI AUTO CACHE STRING "MPI transport: AUTO, ON or OFF")
+set_property(CACHE LOCKSTEP_MPI PROPERTY STRINGS AUTO ON OFF)
+set(LOCKSTEP_SANITIZER "" CACHE STRING "address or thread: build everything with that sanitizer")
+option(LOCKSTEP_TESTS "Build the tests" ON)
+
+# The plain form of the CPU kernels: one thread, loops instead of oneDNN and BLAS. ThreadSanitizer
+# does not understand OpenMP's runtime.
+set(LOCKSTEP_PLAIN_KERNELS OFF)
+if(LOCKSTEP_SANITIZER STREQUAL "thread")
+  set(LOCKSTEP_PLAIN_KERNELS ON)
+endif()
+
+find_program(LOCKSTEP_CCACHE ccache)
+if(LOCKSTEP_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${LOCKSTEP_CCACHE})
+endif()
+
+# GCC 12 warns of overlap in std::string concatenation where there is none (-Wrestrict).
+set(LOCKSTEP_WARNINGS -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict)
+set(LOCKSTEP_SANITIZER_FLAGS)
+if(LOCKSTEP_SANITIZER STREQUAL "address")
+  set(LOCKSTEP_SANITIZER_FLAGS -fsanitize=address,undefined,float-cast-overflow
+      -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+elseif(LOCKSTEP_SANITIZER STREQUAL "thread")
+  set(LOCKSTEP_SANITIZER_FLAGS -fsanitize=thread -fno-omit-frame-pointer)
+elseif(LOCKSTEP_SANITIZER)
+  message(FATAL_ERROR "LOCKSTEP_SANITIZER is '${LOCKSTEP_SANITIZER}': expected address or thread")
+endif()
+add_compile_options(${LOCKSTEP_SANITIZER_FLAGS})
+add_link_options(${LOCKSTEP_SANITIZER_FLAGS})
