@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "lockstep/runtime/device.h"
+#include "lockstep/runtime/error.h"
+
+namespace lockstep {
+
+class Kernels;
+
+struct MemoryStatistics {
+  int64_t in_use_bytes = 0;       // held by live storages
+  int64_t peak_in_use_bytes = 0;
+  int64_t reserved_bytes = 0;     // taken from the system: in use and cached
+  int64_t peak_reserved_bytes = 0;
+  int64_t limit_bytes = 0;        // 0: none
+  int64_t allocations = 0;        // requests, since start
+  int64_t system_allocations = 0; // of them, those that the cache could not serve
+};
+
+// Thrown when memory in use would exceed the limit, or the system has no more.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+
+// One kind of device: its memory and its kernels. Thread-safe.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual Device device() const = 0;
+  virtual Kernels& kernels() = 0;
+
+  // 64-byte aligned, not initialised. Throws OutOfMemory naming size, what is in use and the limit.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void deallocate(void* data, size_t bytes) = 0;
+  // Gives cached memory back to the system.
+  virtual void trim() = 0;
+  virtual void set_limit(int64_t bytes) = 0;
+  virtual MemoryStatistics statistics() const = 0;
+
+  virtual void copy_from_host(void* to, const void* from, size_t bytes) = 0;
+  virtual void copy_to_host(void* to, const void* from, size_t bytes) = 0;
+  // Waits for everything this thread has queued on the device.
+  virtual void synchronize() = 0;
+};
+
+// The backend of a device; one per process and device, opened on first need. Throws Error when the
+// device's library or the device itself is missing.
+Backend& backend_of(Device device);
+
+}  // namespace lockstep

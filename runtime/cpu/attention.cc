@@ -1,0 +1,321 @@
+#include "lockstep/runtime/cpu/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "lockstep/runtime/cpu/gemm.h"
+#include "lockstep/runtime/cpu/scratch.h"
+#include "lockstep/runtime/parallel.h"
+
+namespace lockstep::cpu {
+
+namespace {
+
+// Queries that are worked on together: their scores stay in the second-level cache.
+constexpr int64_t kQueryBlock = 128;
+
+// One head's matrix [time, feature] within a window.
+template <class T>
+struct Matrix {
+  T* data;
+  int64_t stride;  // between rows
+  T* row(int64_t i) const { return data + i * stride; }
+};
+
+template <class T>
+Matrix<T> head_of(const View& view, int64_t batch, int64_t head) {
+  const int64_t stride = view.shape[2] == 1 ? view.shape[3] : view.strides[2];
+  return {view.as<T>() + batch * view.strides[0] + head * view.strides[1], stride};
+}
+
+template <class T>
+struct Problem {
+  const Loops& loops;
+  const View& q;
+  const View& k;
+  const View& v;
+  AttentionOptions options;
+
+  int64_t heads() const { return q.shape[1]; }
+  int64_t queries() const { return q.shape[2]; }
+  int64_t keys() const { return k.shape[2]; }
+  int64_t features() const { return q.shape[3]; }
+  int64_t values() const { return v.shape[3]; }  // features of v
+  // Keys that query i sees.
+  int64_t visible(int64_t query) const {
+    if (!options.causal) return keys();
+    return std::clamp<int64_t>(query + 1 + keys() - queries(), 0, keys());
+  }
+  const RowLoops<T>& rows() const { return loops.of<T>().rows; }
+};
+
+template <class T>
+struct Forward : Problem<T> {
+  const View& out;
+  const View& log_sum_exp;
+
+  void block(int64_t head, int64_t begin, int64_t end, T* scores) const {
+    const int64_t batch = head / this->heads();
+    const int64_t local = head % this->heads();
+    const auto queries = head_of<T>(this->q, batch, local);
+    const auto keys = head_of<T>(this->k, batch, local);
+    const auto values = head_of<T>(this->v, batch, local);
+    const auto result = head_of<T>(out, batch, local);
+    T* statistics = log_sum_exp.as<T>() + head * this->queries();
+    const int64_t seen = this->visible(end - 1);
+    if (seen == 0) return unseeing(result, statistics, begin, end);
+    gemm(this->loops,
+         {.m = end - begin,
+          .n = seen,
+          .k = this->features(),
+          .transpose_b = true,
+          .lda = queries.stride,
+          .ldb = keys.stride,
+          .ldc = seen},
+         queries.row(begin), keys.data, scores);
+    T sums[kQueryBlock];
+    for (int64_t i = begin; i < end; ++i) {
+      T* row = scores + (i - begin) * seen;
+      const int64_t n = this->visible(i);
+      std::fill(row + n, row + seen, T(0));
+      T maximum = -std::numeric_limits<T>::infinity();
+      sums[i - begin] = n == 0 ? T(0)
+                               : this->rows().attention_exponentials(
+                                     row, static_cast<T>(this->options.scale), &maximum, n);
+      statistics[i] = maximum + std::log(sums[i - begin]);
+    }
+    gemm(this->loops,
+         {.m = end - begin,
+          .n = this->values(),
+          .k = seen,
+          .lda = seen,
+          .ldb = values.stride,
+          .ldc = result.stride},
+         scores, values.data, result.row(begin));
+    for (int64_t i = begin; i < end; ++i) {
+      const T sum = sums[i - begin];
+      this->rows().scale_add(sum == T(0) ? T(0) : 1 / sum, result.row(i), T(0), result.row(i),
+                             this->values());
+    }
+  }
+
+  // Queries that see no key have zeros.
+  void unseeing(const Matrix<T>& result, T* statistics, int64_t begin, int64_t end) const {
+    for (int64_t i = begin; i < end; ++i) {
+      std::fill(result.row(i), result.row(i) + this->values(), T(0));
+      statistics[i] = -std::numeric_limits<T>::infinity();
+    }
+  }
+
+  void operator()() const {
+    const int64_t blocks = (this->queries() + kQueryBlock - 1) / kQueryBlock;
+    const int64_t heads = this->q.shape[0] * this->heads();
+    parallel_for(heads * blocks, 1, [&](int64_t begin, int64_t end) {
+      const Scratch<T> scores(std::min(kQueryBlock, this->queries()) * this->keys());
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t first = task % blocks * kQueryBlock;
+        block(task / blocks, first, std::min(this->queries(), first + kQueryBlock), scores.get());
+      }
+    });
+  }
+};
+
+template <class T>
+struct Backward : Problem<T> {
+  const View& dout;
+  const View& out;
+  const View& log_sum_exp;
+  const View& dq;
+  const View& dk;
+  const View& dv;
+
+  // Blocks go from the last queries, which see all keys, to the first: so each key's gradient is
+  // written by the first block and added to by the rest.
+  void head(int64_t head, T* scores, T* dscores) const {
+    const int64_t batch = head / this->heads();
+    const int64_t local = head % this->heads();
+    const int64_t blocks = (this->queries() + kQueryBlock - 1) / kQueryBlock;
+    if (this->visible(this->queries() - 1) == 0) return zero(dq, batch, local);
+    for (int64_t i = blocks - 1; i >= 0; --i) {
+      const int64_t begin = i * kQueryBlock;
+      const int64_t end = std::min(this->queries(), begin + kQueryBlock);
+      block(head, begin, end, i == blocks - 1 ? 0 : 1, scores, dscores);
+    }
+  }
+
+  void block(int64_t head, int64_t begin, int64_t end, double beta, T* scores, T* dscores) const {
+    const int64_t batch = head / this->heads();
+    const int64_t local = head % this->heads();
+    const auto queries = head_of<T>(this->q, batch, local);
+    const auto keys = head_of<T>(this->k, batch, local);
+    const auto values = head_of<T>(this->v, batch, local);
+    const auto upstream = head_of<T>(dout, batch, local);
+    const auto dqueries = head_of<T>(dq, batch, local);
+    const auto dkeys = head_of<T>(dk, batch, local);
+    const auto dvalues = head_of<T>(dv, batch, local);
+    const int64_t count = end - begin;
+    const int64_t seen = this->visible(end - 1);
+    if (seen == 0) {
+      for (int64_t i = begin; i < end; ++i) {
+        std::fill(dqueries.row(i), dqueries.row(i) + this->features(), T(0));
+      }
+      return;
+    }
+    gemm(this->loops,
+         {.m = count,
+          .n = seen,
+          .k = this->features(),
+          .transpose_b = true,
+          .lda = queries.stride,
+          .ldb = keys.stride,
+          .ldc = seen},
+         queries.row(begin), keys.data, scores);
+    gemm(this->loops,
+         {.m = count,
+          .n = seen,
+          .k = this->values(),
+          .transpose_b = true,
+          .lda = upstream.stride,
+          .ldb = values.stride,
+          .ldc = seen},
+         upstream.row(begin), values.data, dscores);
+    score_gradients(head, begin, end, seen, scores, dscores);
+    gemm(this->loops,
+         {.m = seen,
+          .n = this->values(),
+          .k = count,
+          .transpose_a = true,
+          .lda = seen,
+          .ldb = upstream.stride,
+          .ldc = dvalues.stride,
+          .beta = beta},
+         scores, upstream.row(begin), dvalues.data);
+    gemm(this->loops,
+         {.m = seen,
+          .n = this->features(),
+          .k = count,
+          .transpose_a = true,
+          .lda = seen,
+          .ldb = queries.stride,
+          .ldc = dkeys.stride,
+          .beta = beta},
+         dscores, queries.row(begin), dkeys.data);
+    gemm(this->loops,
+         {.m = count,
+          .n = this->features(),
+          .k = seen,
+          .lda = seen,
+          .ldb = keys.stride,
+          .ldc = dqueries.stride},
+         dscores, keys.data, dqueries.row(begin));
+  }
+
+  // From scores and d(probabilities) to probabilities and d(scores):
+  // ds = p * (dp - sum(dout * out)) * scale.
+  void score_gradients(int64_t head, int64_t begin, int64_t end, int64_t seen, T* scores,
+                       T* dscores) const {
+    const auto upstream = head_of<T>(dout, head / this->heads(), head % this->heads());
+    const auto result = head_of<T>(out, head / this->heads(), head % this->heads());
+    const T* statistics = log_sum_exp.as<T>() + head * this->queries();
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = this->visible(i);
+      T* row = scores + (i - begin) * seen;
+      T* drow = dscores + (i - begin) * seen;
+      const T delta =
+          static_cast<T>(this->rows().dot(upstream.row(i), result.row(i), this->values()));
+      this->rows().attention_gradients(row, drow, static_cast<T>(this->options.scale),
+                                       statistics[i], delta, n);
+      std::fill(row + n, row + seen, T(0));
+      std::fill(drow + n, drow + seen, T(0));
+    }
+  }
+
+  void zero(const View& view, int64_t batch, int64_t local) const {
+    const auto matrix = head_of<T>(view, batch, local);
+    for (int64_t i = 0; i < view.shape[2]; ++i) {
+      std::fill(matrix.row(i), matrix.row(i) + view.shape[3], T(0));
+    }
+  }
+
+  void operator()() const {
+    parallel_for(this->q.shape[0] * this->heads(), 1, [&](int64_t begin, int64_t end) {
+      const int64_t size = std::min(kQueryBlock, this->queries()) * this->keys();
+      const Scratch<T> scores(size);
+      const Scratch<T> dscores(size);
+      for (int64_t i = begin; i < end; ++i) head(i, scores.get(), dscores.get());
+    });
+  }
+};
+
+// Rows that do not overlap, as the matrix products need them.
+bool has_separate_rows(const View& view) {
+  return view.shape[2] == 1 || view.strides[2] >= view.shape[3];
+}
+
+}  // namespace
+
+void attention(const Loops& loops, const View& q, const View& k, const View& v,
+               AttentionOptions options, const View& out, const View& log_sum_exp) {
+  if (out.elements() == 0) return;
+  if (k.elements() == 0) {
+    fill(loops, out, 0);
+    return fill(loops, log_sum_exp, -std::numeric_limits<double>::infinity());
+  }
+  const bool native = out.dtype == DType::f32 || out.dtype == DType::f64;
+  if (!native) {
+    const Copy<float> wide_q(loops, q), wide_k(loops, k), wide_v(loops, v), wide_out(loops, out);
+    attention(loops, wide_q.view(), wide_k.view(), wide_v.view(), options, wide_out.view(),
+              log_sum_exp);
+    return wide_out.write_back();
+  }
+  const auto run = [&]<class T>(T) {
+    if (has_separate_rows(q) && has_separate_rows(k) && has_separate_rows(v)) {
+      Forward<T>{{loops, q, k, v, options}, out, log_sum_exp}();
+    } else {
+      const Copy<T> dense_q(loops, q), dense_k(loops, k), dense_v(loops, v);
+      Forward<T>{
+          {loops, dense_q.view(), dense_k.view(), dense_v.view(), options}, out, log_sum_exp}();
+    }
+  };
+  out.dtype == DType::f64 ? run(double{}) : run(float{});
+}
+
+void attention_backward(const Loops& loops, const View& dout, const View& q, const View& k,
+                        const View& v, const View& out, const View& log_sum_exp,
+                        AttentionOptions options, const View& dq, const View& dk, const View& dv) {
+  if (q.elements() == 0 || k.elements() == 0) {
+    for (const View* view : {&dq, &dk, &dv}) fill(loops, *view, 0);
+    return;
+  }
+  const bool native = out.dtype == DType::f32 || out.dtype == DType::f64;
+  if (!native) {
+    const Copy<float> wide_dout(loops, dout), wide_q(loops, q), wide_k(loops, k), wide_v(loops, v),
+        wide_out(loops, out), wide_dq(loops, dq), wide_dk(loops, dk), wide_dv(loops, dv);
+    attention_backward(loops, wide_dout.view(), wide_q.view(), wide_k.view(), wide_v.view(),
+                       wide_out.view(), log_sum_exp, options, wide_dq.view(), wide_dk.view(),
+                       wide_dv.view());
+    for (const auto* gradient : {&wide_dq, &wide_dk, &wide_dv}) gradient->write_back();
+    return;
+  }
+  const auto run = [&]<class T>(T) {
+    const bool separate = has_separate_rows(dout) && has_separate_rows(q) && has_separate_rows(k) &&
+                          has_separate_rows(v);
+    if (separate) {
+      Backward<T>{{loops, q, k, v, options}, dout, out, log_sum_exp, dq, dk, dv}();
+    } else {
+      const Copy<T> dense_dout(loops, dout), dense_q(loops, q), dense_k(loops, k),
+          dense_v(loops, v);
+      Backward<T>{{loops, dense_q.view(), dense_k.view(), dense_v.view(), options},
+                  dense_dout.view(),
+                  out,
+                  log_sum_exp,
+                  dq,
+                  dk,
+                  dv}();
+    }
+  };
+  out.dtype == DType::f64 ? run(double{}) : run(float{});
+}
+
+}  // namespace lockstep::cpu

@@ -1,0 +1,133 @@
+#include "lockstep/runtime/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "lockstep/runtime/cpu/cpu_kernels.h"
+#include "lockstep/runtime/cpu/level.h"
+
+namespace lockstep {
+
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr int kClassesPerDoubling = 8;  // a block is at most 12.5% larger than asked
+constexpr int kClasses = 8 * sizeof(size_t) * kClassesPerDoubling;
+
+struct SizeClass {
+  int index;
+  size_t bytes;
+};
+
+// Multiples of 64 up to 512 bytes, then eight sizes between powers of two.
+SizeClass class_of(size_t bytes) {
+  const size_t units = std::max<size_t>(1, (bytes + kAlignment - 1) / kAlignment);
+  if (units <= kClassesPerDoubling) return {static_cast<int>(units), units * kAlignment};
+  const int doublings = std::bit_width(units - 1) - 4;  // units > 8, so at least 0
+  const size_t step = size_t{1} << doublings;
+  const size_t steps = (units + step - 1) / step;  // 9 … 16
+  return {doublings * kClassesPerDoubling + static_cast<int>(steps), steps * step * kAlignment};
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(std::unique_ptr<Kernels> kernels)
+    : kernels_(std::move(kernels)), cached_(kClasses) {}
+
+CpuBackend::~CpuBackend() { trim(); }
+
+void* CpuBackend::allocate(size_t bytes) {
+  if (bytes > SIZE_MAX / 4) fail_out_of_memory(bytes);
+  const SizeClass size = class_of(bytes);
+  const std::lock_guard lock(mutex_);
+  ++statistics_.allocations;
+  void* block = nullptr;
+  auto& free = cached_[size.index];
+  if (!free.empty()) {
+    block = free.back();
+    free.pop_back();
+  } else {
+    block = take_from_system(size.bytes);
+    if (block == nullptr) fail_out_of_memory(bytes);
+  }
+  statistics_.in_use_bytes += static_cast<int64_t>(size.bytes);
+  statistics_.peak_in_use_bytes = std::max(statistics_.peak_in_use_bytes, statistics_.in_use_bytes);
+  return block;
+}
+
+void CpuBackend::deallocate(void* data, size_t bytes) {
+  if (data == nullptr) return;
+  const SizeClass size = class_of(bytes);
+  const std::lock_guard lock(mutex_);
+  cached_[size.index].push_back(data);
+  statistics_.in_use_bytes -= static_cast<int64_t>(size.bytes);
+}
+
+void* CpuBackend::take_from_system(size_t block_bytes) {
+  const int64_t wanted = static_cast<int64_t>(block_bytes);
+  const int64_t limit = statistics_.limit_bytes;
+  if (limit > 0 && statistics_.reserved_bytes + wanted > limit) {
+    trim_locked();
+    if (statistics_.reserved_bytes + wanted > limit) return nullptr;
+  }
+  void* block = std::aligned_alloc(kAlignment, block_bytes);
+  if (block == nullptr) {
+    trim_locked();
+    block = std::aligned_alloc(kAlignment, block_bytes);
+  }
+  if (block == nullptr) return nullptr;
+  ++statistics_.system_allocations;
+  statistics_.reserved_bytes += wanted;
+  statistics_.peak_reserved_bytes =
+      std::max(statistics_.peak_reserved_bytes, statistics_.reserved_bytes);
+  return block;
+}
+
+void CpuBackend::trim() {
+  const std::lock_guard lock(mutex_);
+  trim_locked();
+}
+
+void CpuBackend::trim_locked() {
+  for (auto& blocks : cached_) {
+    for (void* block : blocks) std::free(block);
+    blocks.clear();
+  }
+  statistics_.reserved_bytes = statistics_.in_use_bytes;
+}
+
+void CpuBackend::fail_out_of_memory(size_t bytes) const {
+  const std::string limit = statistics_.limit_bytes > 0
+                                ? "the limit is " + std::to_string(statistics_.limit_bytes)
+                                : "the system has no more";
+  throw OutOfMemory(concat({"out of memory on cpu: ", bytes, " bytes asked for, ",
+                            static_cast<long>(statistics_.in_use_bytes), " in use, ", limit}));
+}
+
+void CpuBackend::set_limit(int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  statistics_.limit_bytes = bytes;
+}
+
+MemoryStatistics CpuBackend::statistics() const {
+  const std::lock_guard lock(mutex_);
+  return statistics_;
+}
+
+void CpuBackend::copy_from_host(void* to, const void* from, size_t bytes) {
+  if (bytes != 0) std::memcpy(to, from, bytes);
+}
+
+void CpuBackend::copy_to_host(void* to, const void* from, size_t bytes) {
+  if (bytes != 0) std::memcpy(to, from, bytes);
+}
+
+std::unique_ptr<Backend> make_cpu_backend() {
+  return std::make_unique<CpuBackend>(
+      std::make_unique<cpu::CpuKernels>(cpu::loops_of(cpu::chosen_level())));
+}
+
+}  // namespace lockstep

@@ -1,0 +1,138 @@
+#include "lockstep/runtime/cpu/cpu_kernels.h"
+
+#include "lockstep/runtime/cpu/attention.h"
+#include "lockstep/runtime/cpu/elementwise.h"
+#include "lockstep/runtime/cpu/matmul.h"
+#include "lockstep/runtime/cpu/random.h"
+#include "lockstep/runtime/cpu/reduce.h"
+#include "lockstep/runtime/cpu/rows.h"
+#include "lockstep/runtime/cpu/update.h"
+
+namespace lockstep::cpu {
+
+CpuKernels::CpuKernels(const Loops& loops) : loops_(loops) {}
+
+void CpuKernels::unary(Elementwise op, const View& x, const View& y) {
+  cpu::unary(loops_, op, x, y);
+}
+
+void CpuKernels::unary_backward(Elementwise op, const View& x, const View& y, const View& dy,
+                                const View& dx, double beta) {
+  cpu::unary_backward(loops_, op, x, y, dy, dx, beta);
+}
+
+void CpuKernels::binary(Elementwise op, const View& a, const View& b, const View& out) {
+  cpu::binary(loops_, op, a, b, out);
+}
+
+void CpuKernels::binary_backward(Elementwise op, int operand, const View& a, const View& b,
+                                 const View& out, const View& dy, const View& d, double beta) {
+  cpu::binary_backward(loops_, op, operand, a, b, out, dy, d, beta);
+}
+
+void CpuKernels::compare(Elementwise op, const View& a, const View& b, const View& out) {
+  cpu::compare(loops_, op, a, b, out);
+}
+
+void CpuKernels::where(const View& condition, const View& a, const View& b, const View& out) {
+  cpu::where(loops_, condition, a, b, out);
+}
+
+void CpuKernels::copy(const View& from, const View& to) { cpu::copy(loops_, from, to); }
+
+void CpuKernels::fill(const View& to, double value) { cpu::fill(loops_, to, value); }
+
+void CpuKernels::scale_add(double alpha, const View& x, double beta, const View& y) {
+  cpu::scale_add(loops_, alpha, x, beta, y);
+}
+
+void CpuKernels::reduce(ReduceOp op, const View& x, const View& y, double beta) {
+  cpu::reduce(loops_, op, x, y, beta);
+}
+
+void CpuKernels::matmul(const View& a, const View& b, const View& c, double beta) {
+  cpu::matmul(loops_, a, b, c, beta);
+}
+
+void CpuKernels::softmax(const View& x, const View& y, bool log) {
+  cpu::softmax(loops_, x, y, log);
+}
+
+void CpuKernels::softmax_backward(const View& y, const View& dy, const View& dx, bool log,
+                                  double beta) {
+  cpu::softmax_backward(loops_, y, dy, dx, log, beta);
+}
+
+void CpuKernels::layer_norm(const View& x, const View& weight, const View& bias, double epsilon,
+                            const View& y, const View& mean, const View& inverse_deviation) {
+  cpu::layer_norm(loops_, x, weight, bias, epsilon, y, mean, inverse_deviation);
+}
+
+void CpuKernels::layer_norm_backward(const View& dy, const View& x, const View& weight,
+                                     const View& mean, const View& inverse_deviation,
+                                     const View& dx, const View& dweight, const View& dbias,
+                                     const double beta[3]) {
+  cpu::layer_norm_backward(loops_, dy, x, weight, mean, inverse_deviation, dx, dweight, dbias,
+                           beta);
+}
+
+void CpuKernels::cross_entropy(const View& logits, const View& targets, int64_t ignore,
+                               const View& loss, const View& log_sum_exp) {
+  cpu::cross_entropy(loops_, logits, targets, ignore, loss, log_sum_exp);
+}
+
+void CpuKernels::cross_entropy_backward(const View& logits, const View& targets, int64_t ignore,
+                                        const View& log_sum_exp, const View& dloss,
+                                        const View& dlogits, double beta) {
+  cpu::cross_entropy_backward(loops_, logits, targets, ignore, log_sum_exp, dloss, dlogits, beta);
+}
+
+void CpuKernels::embedding(const View& table, const View& ids, const View& out) {
+  cpu::embedding(loops_, table, ids, out);
+}
+
+void CpuKernels::embedding_backward(const View& dy, const View& ids, const View& dtable,
+                                    double beta) {
+  cpu::embedding_backward(loops_, dy, ids, dtable, beta);
+}
+
+void CpuKernels::extent(const View& ids, int64_t* smallest, int64_t* largest) {
+  cpu::extent(ids, smallest, largest);
+}
+
+void CpuKernels::attention(const View& q, const View& k, const View& v, AttentionOptions options,
+                           const View& out, const View& log_sum_exp) {
+  cpu::attention(loops_, q, k, v, options, out, log_sum_exp);
+}
+
+void CpuKernels::attention_backward(const View& dout, const View& q, const View& k, const View& v,
+                                    const View& out, const View& log_sum_exp,
+                                    AttentionOptions options, const View& dq, const View& dk,
+                                    const View& dv) {
+  cpu::attention_backward(loops_, dout, q, k, v, out, log_sum_exp, options, dq, dk, dv);
+}
+
+void CpuKernels::dropout(const View& x, double p, RandomKey key, const View& y, double beta) {
+  cpu::dropout(loops_, x, p, key, y, beta);
+}
+
+void CpuKernels::uniform(const View& y, double low, double high, RandomKey key, uint64_t first) {
+  cpu::uniform(loops_, y, low, high, key, first);
+}
+
+void CpuKernels::normal(const View& y, double mean, double deviation, RandomKey key,
+                        uint64_t first) {
+  cpu::normal(loops_, y, mean, deviation, key, first);
+}
+
+void CpuKernels::adam(const UpdateRun* runs, int count, const AdamOptions& options) {
+  cpu::adam(loops_, runs, count, options);
+}
+
+void CpuKernels::sgd(const UpdateRun* runs, int count, const SgdOptions& options) {
+  cpu::sgd(loops_, runs, count, options);
+}
+
+double CpuKernels::sum_of_squares(const View& x) { return cpu::sum_of_squares(loops_, x); }
+
+}  // namespace lockstep::cpu

@@ -1,0 +1,59 @@
+#pragma once
+
+#include "lockstep/runtime/cpu/loops.h"
+#include "lockstep/runtime/kernels.h"
+
+namespace lockstep::cpu {
+
+// The CPU's kernels, on the loops of one instruction level. Stateless: any thread may call.
+class CpuKernels final : public Kernels {
+ public:
+  explicit CpuKernels(const Loops& loops);
+
+  void unary(Elementwise op, const View& x, const View& y) override;
+  void unary_backward(Elementwise op, const View& x, const View& y, const View& dy, const View& dx,
+                      double beta) override;
+  void binary(Elementwise op, const View& a, const View& b, const View& out) override;
+  void binary_backward(Elementwise op, int operand, const View& a, const View& b, const View& out,
+                       const View& dy, const View& d, double beta) override;
+  void compare(Elementwise op, const View& a, const View& b, const View& out) override;
+  void where(const View& condition, const View& a, const View& b, const View& out) override;
+  void copy(const View& from, const View& to) override;
+  void fill(const View& to, double value) override;
+  void scale_add(double alpha, const View& x, double beta, const View& y) override;
+  void reduce(ReduceOp op, const View& x, const View& y, double beta) override;
+  void matmul(const View& a, const View& b, const View& c, double beta) override;
+  void softmax(const View& x, const View& y, bool log) override;
+  void softmax_backward(const View& y, const View& dy, const View& dx, bool log,
+                        double beta) override;
+  void layer_norm(const View& x, const View& weight, const View& bias, double epsilon,
+                  const View& y, const View& mean, const View& inverse_deviation) override;
+  void layer_norm_backward(const View& dy, const View& x, const View& weight, const View& mean,
+                           const View& inverse_deviation, const View& dx, const View& dweight,
+                           const View& dbias, const double beta[3]) override;
+  void cross_entropy(const View& logits, const View& targets, int64_t ignore, const View& loss,
+                     const View& log_sum_exp) override;
+  void cross_entropy_backward(const View& logits, const View& targets, int64_t ignore,
+                              const View& log_sum_exp, const View& dloss, const View& dlogits,
+                              double beta) override;
+  void embedding(const View& table, const View& ids, const View& out) override;
+  void embedding_backward(const View& dy, const View& ids, const View& dtable,
+                          double beta) override;
+  void extent(const View& ids, int64_t* smallest, int64_t* largest) override;
+  void attention(const View& q, const View& k, const View& v, AttentionOptions options,
+                 const View& out, const View& log_sum_exp) override;
+  void attention_backward(const View& dout, const View& q, const View& k, const View& v,
+                          const View& out, const View& log_sum_exp, AttentionOptions options,
+                          const View& dq, const View& dk, const View& dv) override;
+  void dropout(const View& x, double p, RandomKey key, const View& y, double beta) override;
+  void uniform(const View& y, double low, double high, RandomKey key, uint64_t first) override;
+  void normal(const View& y, double mean, double deviation, RandomKey key, uint64_t first) override;
+  void adam(const UpdateRun* runs, int count, const AdamOptions& options) override;
+  void sgd(const UpdateRun* runs, int count, const SgdOptions& options) override;
+  double sum_of_squares(const View& x) override;
+
+ private:
+  const Loops& loops_;
+};
+
+}  // namespace lockstep::cpu

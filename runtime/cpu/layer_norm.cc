@@ -1,0 +1,122 @@
+#include <algorithm>
+
+#include "lockstep/runtime/cpu/row_access.h"
+#include "lockstep/runtime/cpu/rows.h"
+
+namespace lockstep::cpu {
+
+namespace {
+
+// Rows whose parameter gradients are summed in T before they join a double.
+constexpr int64_t kRowBlock = 64;
+
+template <class T>
+struct Backward {
+  const Loops& loops;
+  const View& dy;
+  const View& x;
+  const View& weight;
+  const View& mean;
+  const View& inverse_deviation;
+  const View& dx;
+  const View& dweight;
+  const View& dbias;
+  const double* beta;
+
+  int64_t width() const { return row_width(x); }
+
+  // Rows of one block: dx, and the block's sums for dweight and dbias (either may be null).
+  void block(int64_t begin, int64_t end, T* weight_sums, T* bias_sums) const {
+    const RowLoops<T>& rows = loops.of<T>().rows;
+    const Rows<T> upstream(loops, dy, width());
+    const Rows<T> input(loops, x, width());
+    const Rows<T> scale(loops, weight, width());
+    const Rows<T> out(loops, dx, width());
+    const T* gamma = scale.read(0);
+    if (weight_sums != nullptr) std::fill(weight_sums, weight_sums + width(), T(0));
+    if (bias_sums != nullptr) std::fill(bias_sums, bias_sums + width(), T(0));
+    for (int64_t row = begin; row < end; ++row) {
+      const T statistics[2] = {mean.as<T>()[row], inverse_deviation.as<T>()[row]};
+      const T* dy_row = upstream.read(row);
+      const T* x_row = input.read(row);
+      // Before dx, which may be written over dy.
+      rows.layer_norm_parameter_gradients(dy_row, x_row, statistics, weight_sums, bias_sums,
+                                          width());
+      if (dx.data == nullptr) continue;
+      rows.layer_norm_input_gradient(dy_row, x_row, gamma, statistics, out.write(row, beta[0] != 0),
+                                     width(), static_cast<T>(beta[0]));
+      out.done(row);
+    }
+  }
+
+  // out = (the sum of the blocks' rows of `sums`) + beta * out
+  void total(const T* sums, int64_t blocks, int64_t stride, const View& out, double factor) const {
+    const RowLoops<T>& rows = loops.of<T>().rows;
+    Scratch<double> totals(width());
+    std::fill(totals.get(), totals.get() + width(), 0.0);
+    for (int64_t i = 0; i < blocks; ++i) {
+      rows.add_to_double(sums + i * stride, totals.get(), width());
+    }
+    if (factor != 0) {
+      Scratch<double> before(width());
+      convert(loops, out.data, out.dtype, 1, before.get(), DType::f64, 1, width());
+      loops.f64.rows.scale_add(factor, before.get(), 1, totals.get(), width());
+    }
+    convert(loops, totals.get(), DType::f64, 1, out.data, out.dtype, 1, width());
+  }
+
+  void operator()() const {
+    const int64_t count = row_count(x);
+    const int64_t blocks = (count + kRowBlock - 1) / kRowBlock;
+    const bool wants_weight = dweight.data != nullptr;
+    const bool wants_bias = dbias.data != nullptr;
+    Scratch<T> sums(2 * blocks * width());
+    parallel_for(blocks, std::max<int64_t>(1, row_grain(width()) / kRowBlock),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) {
+                     T* both = &sums[2 * i * width()];
+                     block(i * kRowBlock, std::min(count, (i + 1) * kRowBlock),
+                           wants_weight ? both : nullptr, wants_bias ? both + width() : nullptr);
+                   }
+                 });
+    if (wants_weight) total(sums.get(), blocks, 2 * width(), dweight, beta[1]);
+    if (wants_bias) total(sums.get() + width(), blocks, 2 * width(), dbias, beta[2]);
+  }
+};
+
+}  // namespace
+
+void layer_norm(const Loops& loops, const View& x, const View& weight, const View& bias,
+                double epsilon, const View& y, const View& mean, const View& inverse_deviation) {
+  if (x.elements() == 0) return;
+  const int64_t width = row_width(x);
+  with_row_type(x.dtype, [&]<class T>(T) {
+    parallel_for(row_count(x), row_grain(width), [&](int64_t begin, int64_t end) {
+      const Rows<T> in(loops, x, width);
+      const Rows<T> scale(loops, weight, width);
+      const Rows<T> shift(loops, bias, width);
+      const Rows<T> out(loops, y, width);
+      const T* gamma = scale.read(0);
+      const T* offset = shift.read(0);
+      for (int64_t row = begin; row < end; ++row) {
+        T statistics[2];
+        loops.of<T>().rows.layer_norm(in.read(row), gamma, offset, epsilon, out.write(row),
+                                      statistics, width);
+        out.done(row);
+        mean.as<T>()[row] = statistics[0];
+        inverse_deviation.as<T>()[row] = statistics[1];
+      }
+    });
+  });
+}
+
+void layer_norm_backward(const Loops& loops, const View& dy, const View& x, const View& weight,
+                         const View& mean, const View& inverse_deviation, const View& dx,
+                         const View& dweight, const View& dbias, const double beta[3]) {
+  if (row_width(x) == 0) return;
+  with_row_type(x.dtype, [&]<class T>(T) {
+    Backward<T>{loops, dy, x, weight, mean, inverse_deviation, dx, dweight, dbias, beta}();
+  });
+}
+
+}  // namespace lockstep::cpu

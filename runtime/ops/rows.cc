@@ -1,0 +1,164 @@
+#include "lockstep/runtime/ops/rows.h"
+
+#include "lockstep/runtime/ops/elementwise.h"
+
+namespace lockstep::kernels {
+namespace {
+
+DType statistics_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
+
+// [rows, width] window on a contiguous array.
+Array as_rows(const Array& x) {
+  LOCKSTEP_CHECK(x.rank() >= 1, "a row-wise op on a scalar");
+  const int64_t width = x.dim(-1);
+  return x.try_view({width == 0 ? 0 : x.elements() / width, width});
+}
+
+void check_ids(const char* name, const Array& ids, int64_t count, int64_t ignore) {
+  LOCKSTEP_CHECK(ids.dtype() == DType::i64, name, ": indices of ", ids.dtype(), ", expected i64");
+  if (ids.elements() == 0) return;
+  int64_t smallest = 0, largest = 0;
+  of(ids).extent(ids.view(), &smallest, &largest);
+  LOCKSTEP_CHECK((smallest >= 0 || smallest == ignore) && largest < count, name, ": index ",
+                 smallest < 0 && smallest != ignore ? smallest : largest, " is outside [0, ", count,
+                 ")");
+}
+
+// An offer serves a kernel that wants contiguous memory only where it is contiguous.
+Into accept_contiguous(const Into& offer, const Shape& shape, DType dtype, Device device) {
+  const bool fits = offer && offer.destination.contiguous();
+  return accept(fits ? offer : Into(), shape, dtype, device);
+}
+
+}  // namespace
+
+Array softmax(const Array& x, bool log) {
+  const Array dense = contiguous(x);
+  Array y = Array::empty(x.shape(), x.dtype(), x.device());
+  of(x).softmax(as_rows(dense).view(), as_rows(y).view(), log);
+  return y;
+}
+
+Array softmax_backward(const Array& y, const Array& dy, bool log, Into into) {
+  into = accept_contiguous(into, y.shape(), y.dtype(), y.device());
+  of(y).softmax_backward(as_rows(contiguous(y)).view(), as_rows(contiguous(dy)).view(),
+                         as_rows(into.destination).view(), log, into.beta);
+  return into.destination;
+}
+
+LayerNorm layer_norm(const Array& x, const Array& weight, const Array& bias, double epsilon) {
+  LOCKSTEP_CHECK(x.rank() >= 1, "layer_norm: a scalar");
+  for (const Array* affine : {&weight, &bias}) {
+    LOCKSTEP_CHECK(!*affine || (affine->shape() == Shape{x.dim(-1)} &&
+                                affine->dtype() == x.dtype() && affine->contiguous()),
+                   "layer_norm: weight or bias does not fit rows of ", x.dim(-1), " ", x.dtype());
+  }
+  const Array dense = as_rows(contiguous(x));
+  LayerNorm result;
+  result.y = Array::empty(x.shape(), x.dtype(), x.device());
+  const Shape rows{dense.dim(0)};
+  result.mean = Array::empty(rows, statistics_dtype(x.dtype()), x.device());
+  result.inverse_deviation = Array::empty(rows, statistics_dtype(x.dtype()), x.device());
+  of(x).layer_norm(dense.view(), weight ? weight.view() : View(), bias ? bias.view() : View(),
+                   epsilon, as_rows(result.y).view(), result.mean.view(),
+                   result.inverse_deviation.view());
+  return result;
+}
+
+LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Array& weight,
+                                       const LayerNorm& saved, const LayerNormWanted& wanted) {
+  const Shape width{x.dim(-1)};
+  const Array dense = as_rows(contiguous(x));
+  Into dx, dweight, dbias;
+  if (wanted.x) dx = accept_contiguous(wanted.into_x, x.shape(), x.dtype(), x.device());
+  if (wanted.weight) {
+    dweight = accept_contiguous(wanted.into_weight, width, x.dtype(), x.device());
+  }
+  if (wanted.bias) dbias = accept_contiguous(wanted.into_bias, width, x.dtype(), x.device());
+  const double betas[3] = {dx.beta, dweight.beta, dbias.beta};
+  of(x).layer_norm_backward(as_rows(contiguous(dy)).view(), dense.view(),
+                            weight ? weight.view() : View(), saved.mean.view(),
+                            saved.inverse_deviation.view(),
+                            dx ? as_rows(dx.destination).view() : View(),
+                            dweight ? dweight.destination.view() : View(),
+                            dbias ? dbias.destination.view() : View(), betas);
+  return {dx.destination, dweight.destination, dbias.destination};
+}
+
+CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ignore) {
+  LOCKSTEP_CHECK(logits.rank() == 2 && targets.shape() == Shape{logits.dim(0)},
+                 "cross_entropy: logits of shape ", logits.shape(), " and targets of shape ",
+                 targets.shape(), ", expected [rows, classes] and [rows]");
+  const Array dense_targets = contiguous(targets);
+  check_ids("cross_entropy", dense_targets, logits.dim(1), ignore);
+  const DType dtype = statistics_dtype(logits.dtype());
+  CrossEntropy result{Array::empty(targets.shape(), dtype, logits.device()),
+                      Array::empty(targets.shape(), dtype, logits.device())};
+  of(logits).cross_entropy(contiguous(logits).view(), dense_targets.view(), ignore,
+                           result.loss.view(), result.log_sum_exp.view());
+  return result;
+}
+
+Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t ignore,
+                             const Array& log_sum_exp, const Array& dloss, Into into) {
+  into = accept_contiguous(into, logits.shape(), logits.dtype(), logits.device());
+  of(logits).cross_entropy_backward(contiguous(logits).view(), contiguous(targets).view(), ignore,
+                                    log_sum_exp.view(), contiguous(dloss).view(),
+                                    into.destination.view(), into.beta);
+  return into.destination;
+}
+
+Array embedding(const Array& table, const Array& ids) {
+  LOCKSTEP_CHECK(table.rank() == 2, "embedding: a table of shape ", table.shape());
+  const Array dense_ids = contiguous(ids);
+  check_ids("embedding", dense_ids, table.dim(0), 0);
+  Shape shape = ids.shape();
+  shape.append(table.dim(1));
+  Array out = Array::empty(shape, table.dtype(), table.device());
+  of(table).embedding(contiguous(table).view(), dense_ids.reshape({ids.elements()}).view(),
+                      out.reshape({ids.elements(), table.dim(1)}).view());
+  return out;
+}
+
+Array embedding_backward(const Array& dy, const Array& ids, const Shape& table, Into into) {
+  into = accept_contiguous(into, table, dy.dtype(), dy.device());
+  of(dy).embedding_backward(contiguous(dy).reshape({ids.elements(), table[1]}).view(),
+                            contiguous(ids).reshape({ids.elements()}).view(),
+                            into.destination.view(), into.beta);
+  return into.destination;
+}
+
+Attention attention(const Array& q, const Array& k, const Array& v, AttentionOptions options) {
+  LOCKSTEP_CHECK(q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && q.dim(0) == k.dim(0) &&
+                     q.dim(1) == k.dim(1) && q.dim(3) == k.dim(3) && k.dim(2) == v.dim(2) &&
+                     k.dim(0) == v.dim(0) && k.dim(1) == v.dim(1),
+                 "attention: shapes ", q.shape(), ", ", k.shape(), ", ", v.shape(),
+                 ", expected [batch, heads, time, feature]");
+  LOCKSTEP_CHECK(!options.causal || k.dim(2) >= q.dim(2), "attention: ", q.dim(2), " queries but ",
+                 k.dim(2), " keys");
+  const Array memory = Array::empty({q.dim(0), q.dim(2), q.dim(1), v.dim(3)}, q.dtype(),
+                                    q.device());
+  Attention result{memory.transpose(1, 2),
+                   Array::empty({q.dim(0), q.dim(1), q.dim(2)}, statistics_dtype(q.dtype()),
+                                q.device())};
+  of(q).attention(q.view(), k.view(), v.view(), options, result.out.view(),
+                  result.log_sum_exp.view());
+  return result;
+}
+
+void attention_backward(const Array& dout, const Array& q, const Array& k, const Array& v,
+                        const Attention& saved, AttentionOptions options, const Array& dq,
+                        const Array& dk, const Array& dv) {
+  const Array dense = dout.strides()[3] == 1 ? dout : copy(dout);
+  of(q).attention_backward(dense.view(), q.view(), k.view(), v.view(), saved.out.view(),
+                           saved.log_sum_exp.view(), options, dq.view(), dk.view(), dv.view());
+}
+
+Array dropout(const Array& x, double p, RandomKey key, Into into) {
+  LOCKSTEP_CHECK(p >= 0 && p < 1, "dropout: probability ", p, " is outside [0, 1)");
+  into = accept_contiguous(into, x.shape(), x.dtype(), x.device());
+  of(x).dropout(contiguous(x).view(), p, key, into.destination.view(), into.beta);
+  return into.destination;
+}
+
+}  // namespace lockstep::kernels

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+
+#include "lockstep/runtime/array.h"
+#include "lockstep/runtime/kernels.h"
+#include "lockstep/runtime/ops/into.h"
+
+namespace lockstep::kernels {
+
+// Over the last dimension.
+Array softmax(const Array& x, bool log);
+Array softmax_backward(const Array& y, const Array& dy, bool log, Into into);
+
+// (x - mean) / sqrt(var + epsilon) * weight + bias over the last dimension (Ba et al. 2016); weight
+// and bias may be empty. Statistics are one a row.
+struct LayerNorm {
+  Array y;
+  Array mean;
+  Array inverse_deviation;
+};
+LayerNorm layer_norm(const Array& x, const Array& weight, const Array& bias, double epsilon);
+
+// Gradients of x, weight and bias, each where it is wanted. An offer that is declined is none.
+struct LayerNormWanted {
+  bool x = false, weight = false, bias = false;
+  Into into_x = {}, into_weight = {}, into_bias = {};
+};
+struct LayerNormGradients {
+  Array x, weight, bias;
+};
+LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Array& weight,
+                                       const LayerNorm& saved, const LayerNormWanted& wanted);
+
+// logits [rows, classes], targets [rows] i64 in [0, classes) or `ignore`. Loss and log-sum-exp of
+// each row in f32 (f64 for f64). Throws Error for a target out of range.
+struct CrossEntropy {
+  Array loss;
+  Array log_sum_exp;
+};
+CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ignore);
+Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t ignore,
+                             const Array& log_sum_exp, const Array& dloss, Into into);
+
+// table [count, width], ids of any shape, i64 -> [ids…, width]. Throws Error for an id out of range.
+Array embedding(const Array& table, const Array& ids);
+Array embedding_backward(const Array& dy, const Array& ids, const Shape& table, Into into);
+
+// q, k, v: [batch, heads, time, feature]. The output is [batch, heads, time, feature], laid out in
+// memory as [batch, time, heads, feature], so that joining the heads copies nothing.
+struct Attention {
+  Array out;
+  Array log_sum_exp;  // [batch, heads, queries]
+};
+Attention attention(const Array& q, const Array& k, const Array& v, AttentionOptions options);
+// Writes dq, dk, dv, which have the shapes of q, k, v.
+void attention_backward(const Array& dout, const Array& q, const Array& k, const Array& v,
+                        const Attention& saved, AttentionOptions options, const Array& dq,
+                        const Array& dk, const Array& dv);
+
+Array dropout(const Array& x, double p, RandomKey key, Into into = {});
+
+}  // namespace lockstep::kernels

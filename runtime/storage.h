@@ -1,0 +1,51 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/device.h"
+#include "lockstep/runtime/ref.h"
+
+namespace lockstep {
+
+// Owned memory on one device. Its memory can be given up and attached again (a sharded parameter
+// between uses) while arrays keep referring to it. `version` counts changes of value, so that a
+// value saved for backward can be checked; giving memory up and gathering it again keeps it.
+class Storage final : public RefCounted {
+ public:
+  // Not initialised, 64-byte aligned.
+  static Ref<Storage> allocate(Device device, size_t bytes);
+  // Memory of someone else's, given back by calling `give_back` when the storage ends.
+  static Ref<Storage> adopt(Device device, void* data, size_t bytes,
+                            std::function<void()> give_back);
+
+  void* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+  bool attached() const { return data_ != nullptr || bytes_ == 0; }
+
+  // Frees the memory, keeps size and version. `attach` allocates it anew, not initialised.
+  void release_memory();
+  void attach();
+
+  uint64_t version() const { return version_.load(std::memory_order_relaxed); }
+  void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
+
+ private:
+  Storage(Device device, void* data, size_t bytes, bool is_inline)
+      : data_(data), bytes_(bytes), device_(device), inline_(is_inline) {}
+  ~Storage() override = default;
+  void destroy() override;
+
+  void* data_;
+  size_t bytes_;
+  std::atomic<uint64_t> version_{0};
+  Device device_;
+  bool inline_;  // header and data share one block
+  std::function<void()> give_back_;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,24 @@
+#include "lockstep/runtime/trace.h"
+
+namespace lockstep {
+
+ScopeFrame::ScopeFrame(std::string_view name) : name_(name), outer_(context().scope) {
+  context().scope = this;
+  if (Tracer* tracer = context().tracer) tracer->scope_opened(name_);
+}
+
+ScopeFrame::~ScopeFrame() {
+  if (Tracer* tracer = context().tracer) tracer->scope_closed(name_);
+  context().scope = outer_;
+}
+
+std::string current_scope() {
+  std::string path;
+  for (const ScopeFrame* frame = context().scope; frame != nullptr; frame = frame->outer()) {
+    if (frame->name().empty()) continue;
+    path = std::string(frame->name()) + (path.empty() ? "" : " / ") + path;
+  }
+  return path;
+}
+
+}  // namespace lockstep
