@@ -1,0 +1,129 @@
+#include "lockstep/collectives/communicator.h"
+
+#include <functional>
+#include <initializer_list>
+#include <utility>
+
+#include "lockstep/collectives/work_state.h"
+
+namespace lockstep {
+namespace {
+
+template <class... Pieces>
+void require(bool condition, const WorkState& work, const Pieces&... pieces) {
+  if (!condition) [[unlikely]] {
+    fail({work.describe(), ": ", pieces...});
+  }
+}
+
+void check_array(const WorkState& work, const char* name, const Array& array, Device device) {
+  require(static_cast<bool>(array), work, name, " is an array without storage");
+  require(array.device().kind == device.kind, work, name, " is on ", array.device().to_string(),
+          ", expected ", device.to_string());
+  require(array.contiguous(), work, name, " of shape ", array.shape(), " is not contiguous");
+}
+
+// `whole` has size() times the elements of `part`, which is either its slice rank() or elsewhere.
+void check_slices(const WorkState& work, const char* whole_name, const Array& whole,
+                  const char* part_name, const Array& part) {
+  require(whole.dtype() == part.dtype(), work, part_name, " is ", part.dtype(), " but ", whole_name,
+          " is ", whole.dtype());
+  require(whole.elements() == part.elements() * work.size, work, whole_name, " has ",
+          whole.elements(), " elements, expected ", work.size, " times the ", part.elements(),
+          " of ", part_name);
+  const auto* begin = static_cast<const char*>(whole.data());
+  const auto* mine = static_cast<const char*>(part.data());
+  const std::less<const char*> before;
+  const bool apart = !before(mine, begin + whole.bytes()) || !before(begin, mine + part.bytes());
+  require(apart || mine == begin + work.rank * part.bytes(), work, part_name, " overlaps ",
+          whole_name, " but is not its slice ", work.rank);
+}
+
+void check_reduction(const WorkState& work) {
+  require(work.dtype != DType::boolean, work, "bool values cannot be reduced");
+  require(work.reduction != Reduction::mean || is_floating(work.dtype), work,
+          "no mean of integers (", work.dtype, ")");
+}
+
+void check_arguments(const WorkState& work, Device device) {
+  if (work.collective == Collective::barrier) return;
+  check_array(work, "input", work.input, device);
+  check_array(work, "output", work.output, device);
+  switch (work.collective) {
+    case Collective::all_reduce: check_reduction(work); break;
+    case Collective::reduce_scatter:
+      check_reduction(work);
+      check_slices(work, "input", work.input, "output", work.output);
+      break;
+    case Collective::all_gather:
+      check_slices(work, "output", work.output, "input", work.input);
+      break;
+    case Collective::broadcast:
+      require(work.root >= 0 && work.root < work.size, work, "root is ", work.root,
+              ", expected 0 to ", work.size - 1);
+      break;
+    default: break;
+  }
+}
+
+std::shared_ptr<WorkState> make_work(Collective collective, const Array& input,
+                                     const Array& output) {
+  auto work = std::make_shared<WorkState>();
+  work->collective = collective;
+  work->input = input;
+  work->output = output;
+  const Array& part = collective == Collective::all_gather ? input : output;
+  work->dtype = part.dtype();
+  work->elements = part.elements();
+  return work;
+}
+
+}  // namespace
+
+Communicator::~Communicator() = default;
+
+Work Communicator::launch(std::shared_ptr<WorkState> work, CollectiveOptions options) {
+  work->sequence = sequence_ + 1;
+  work->what = options.what;
+  work->bucket = options.bucket;
+  work->rank = rank_;
+  work->size = size_;
+  work->timeout = timeout_;
+  check_arguments(*work, device());
+  ++sequence_;
+  start(work);
+  return Work(std::move(work));
+}
+
+Work Communicator::all_reduce(const Array& values, Reduction reduction, CollectiveOptions options) {
+  auto work = make_work(Collective::all_reduce, values, values);
+  work->reduction = reduction;
+  return launch(std::move(work), options);
+}
+
+Work Communicator::reduce_scatter(const Array& input, const Array& output, Reduction reduction,
+                                  CollectiveOptions options) {
+  auto work = make_work(Collective::reduce_scatter, input, output);
+  work->reduction = reduction;
+  return launch(std::move(work), options);
+}
+
+Work Communicator::all_gather(const Array& input, const Array& output, CollectiveOptions options) {
+  return launch(make_work(Collective::all_gather, input, output), options);
+}
+
+Work Communicator::broadcast(const Array& values, int root, CollectiveOptions options) {
+  auto work = make_work(Collective::broadcast, values, values);
+  work->root = root;
+  return launch(std::move(work), options);
+}
+
+Work Communicator::barrier(CollectiveOptions options) {
+  return launch(std::make_shared<WorkState>(), options);
+}
+
+Array Communicator::allocate_bucket(int64_t elements, DType dtype) {
+  return Array::empty({elements}, dtype, device());
+}
+
+}  // namespace lockstep

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lockstep/collectives/work.h"
+#include "lockstep/runtime/array.h"
+
+namespace lockstep {
+
+enum class Reduction : uint8_t { sum, mean, max, min };
+
+struct CollectiveOptions {
+  std::string_view what = {};  // for errors and traces: "gradients", "model check"
+  int bucket = -1;             // of the reducer; -1: none
+};
+
+// A fixed group of ranks on one kind of transport. All ranks make the same calls in the same order,
+// from one thread each. Calls return at once; results are there after Work::wait. Arrays are
+// contiguous, on this communicator's device, and must not be touched until then.
+class Communicator {
+ public:
+  virtual ~Communicator();
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  virtual std::string_view backend() const = 0;  // "single", "threads", "mpi", "nccl"
+  virtual Device device() const { return {}; }   // where its arrays live
+
+  // In place. f64, f32, bf16, f16 (summed in float), i64, i32, u8 (no mean for integers).
+  Work all_reduce(const Array& values, Reduction reduction, CollectiveOptions options = {});
+  // `input` holds size() slices of `output`'s elements; slice rank() arrives reduced in `output`,
+  // which may be that slice of `input`.
+  Work reduce_scatter(const Array& input, const Array& output, Reduction reduction,
+                      CollectiveOptions options = {});
+  // `output` holds size() times `input`'s elements, in rank order; `input` may be its slice rank().
+  Work all_gather(const Array& input, const Array& output, CollectiveOptions options = {});
+  Work broadcast(const Array& values, int root, CollectiveOptions options = {});
+  Work barrier(CollectiveOptions options = {});
+
+  // The ranks that pass the same color, in the order of (key, rank). A collective call.
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+
+  // Memory for gradient buckets: a transport may place it where it reduces faster.
+  virtual Array allocate_bucket(int64_t elements, DType dtype);
+
+  // Without progress for this long, a collective fails. Zero: wait for ever.
+  void set_timeout(std::chrono::milliseconds timeout) { timeout_ = timeout; }
+  std::chrono::milliseconds timeout() const { return timeout_; }
+
+  // Every started and future collective on this rank fails with `reason`. What a transport can
+  // tell its peers it does. Never blocks; safe from any thread.
+  virtual void abort(std::string_view reason) = 0;
+
+  uint64_t collectives_started() const { return sequence_; }
+
+ protected:
+  Communicator(int rank, int size) : rank_(rank), size_(size) {}
+
+ private:
+  virtual void start(const std::shared_ptr<WorkState>& work) = 0;
+  Work launch(std::shared_ptr<WorkState> work, CollectiveOptions options);
+
+  int rank_;
+  int size_;
+  uint64_t sequence_ = 0;
+  std::chrono::milliseconds timeout_{std::chrono::minutes(10)};
+};
+
+// A world of one.
+std::unique_ptr<Communicator> make_single_communicator();
+
+// `size` ranks as threads of this process: element i is for the thread of rank i.
+std::vector<std::unique_ptr<Communicator>> make_thread_group(int size);
+
+// MPI_COMM_WORLD through the MPI plugin (opened here; an Error says what is missing). One per
+// process, and it must outlive its splits. After a failed collective a thread may be left inside
+// MPI: its destructor does not wait for it, and the process must end with _exit.
+std::unique_ptr<Communicator> make_mpi_communicator();
+
+// Small messages between ranks, for agreement at start and in errors; collective calls.
+std::vector<std::string> all_gather_text(Communicator& communicator, std::string_view mine,
+                                         std::string_view what);
+std::string broadcast_text(Communicator& communicator, std::string_view mine, int root,
+                           std::string_view what);
+
+}  // namespace lockstep

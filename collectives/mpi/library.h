@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+
+#include "lockstep/runtime/dtype.h"
+
+namespace lockstep::mpi {
+
+enum class Operation : uint8_t { sum, max, min };
+
+// MPI as the plugin offers it, without MPI's types: blocking calls, all from the one thread that
+// called init. Groups are small handles, 0 is MPI_COMM_WORLD. Calls return 0 or an MPI error code.
+class Library {
+ public:
+  virtual bool initialized() = 0;  // ever, in this process
+  virtual int init() = 0;          // once; the other calls come after it
+  virtual int finalize() = 0;
+  virtual int rank() = 0;  // in group 0
+  virtual int size() = 0;
+
+  // f64, f32, i64, i32, u8; in place.
+  virtual int all_reduce(int group, void* values, int count, DType dtype, Operation operation) = 0;
+  // `input` holds `count` values for each rank; apart from `output`.
+  virtual int reduce_scatter(int group, const void* input, void* output, int count, DType dtype,
+                             Operation operation) = 0;
+  // The bytes of rank r arrive at output + r * stride. `input` may be this rank's place there.
+  virtual int all_gather(int group, const void* input, void* output, int bytes, int64_t stride) = 0;
+  virtual int broadcast(int group, void* values, int bytes, int root) = 0;
+  virtual int split(int group, int color, int key, int* part) = 0;
+
+  // Writes a message of at most `capacity` bytes, ended by 0.
+  virtual void error_text(int code, char* text, int capacity) = 0;
+
+ protected:
+  ~Library() = default;  // the plugin's own, for as long as the process lives
+};
+
+inline constexpr const char* kLibraryFunction = "lockstep_mpi_library";
+using LibraryFunction = Library* (*)();
+
+}  // namespace lockstep::mpi

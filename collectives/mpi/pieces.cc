@@ -1,0 +1,173 @@
+#include "lockstep/collectives/mpi/pieces.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "lockstep/collectives/reduce_cpu.h"
+#include "lockstep/runtime/error.h"
+
+namespace lockstep::mpi {
+namespace {
+
+constexpr int64_t kPieceBytes = 1 << 20;
+
+Operation operation_of(Reduction reduction) {
+  switch (reduction) {
+    case Reduction::sum:
+    case Reduction::mean: return Operation::sum;
+    case Reduction::max: return Operation::max;
+    case Reduction::min: return Operation::min;
+  }
+  __builtin_unreachable();
+}
+
+// MPI knows no 16-bit floats: they travel as f32.
+bool is_half(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
+DType wire_type(DType dtype) { return is_half(dtype) ? DType::f32 : dtype; }
+
+// Calls piece(start, count) over [0, count) until it returns false.
+template <class F>
+void for_pieces(int64_t count, int64_t largest, F&& piece) {
+  for (int64_t start = 0; start < count; start += largest) {
+    if (!piece(start, std::min(largest, count - start))) return;
+  }
+}
+
+// What a rank is about to do, as the others see it when they differ.
+struct Call {
+  int64_t fingerprint = 0;
+  char text[248] = {};
+};
+
+// A hash (FNV-1a) of what ranks must agree on. Not negative.
+int64_t fingerprint(const WorkState& work) {
+  uint64_t hash = 14695981039346656037u;
+  for (const uint64_t part :
+       {static_cast<uint64_t>(work.collective), static_cast<uint64_t>(work.reduction),
+        static_cast<uint64_t>(work.dtype), static_cast<uint64_t>(work.root + 1),
+        static_cast<uint64_t>(work.elements), work.sequence}) {
+    for (int shift = 0; shift < 64; shift += 8) {
+      hash = (hash ^ ((part >> shift) & 0xff)) * 1099511628211u;
+    }
+  }
+  return static_cast<int64_t>(hash >> 1);
+}
+
+}  // namespace
+
+void Pieces::check(int code) {
+  if (code == 0) return;
+  char text[512] = {};
+  library_.error_text(code, text, sizeof(text));
+  fail({"MPI: ", text});
+}
+
+void Pieces::run(int group, const WorkState& work, const std::function<bool()>& advanced) {
+  agree(group, work);
+  switch (work.collective) {
+    case Collective::all_reduce: return all_reduce(group, work, advanced);
+    case Collective::reduce_scatter: return reduce_scatter(group, work, advanced);
+    case Collective::all_gather: return all_gather(group, work, advanced);
+    case Collective::broadcast: return broadcast(group, work, advanced);
+    case Collective::barrier:  // to agree is to meet
+    case Collective::split: return;
+  }
+}
+
+void Pieces::agree(int group, const WorkState& work) {
+  Call mine{.fingerprint = fingerprint(work)};
+  // Equal where the largest is also the smallest.
+  int64_t extremes[2] = {mine.fingerprint, -mine.fingerprint};
+  check(library_.all_reduce(group, extremes, 2, DType::i64, Operation::max));
+  if (extremes[0] == -extremes[1]) return;
+
+  const std::string text =
+      concat({work.signature(), " as #", work.sequence, " \"", work.what, "\""});
+  text.copy(mine.text, sizeof(mine.text) - 1);
+  std::vector<Call> all(static_cast<size_t>(work.size));
+  check(library_.all_gather(group, &mine, all.data(), sizeof(Call), sizeof(Call)));
+  const auto other = std::find_if(all.begin(), all.end(), [&](const Call& call) {
+    return call.fingerprint != all.front().fingerprint;
+  });
+  fail({"ranks called different collectives: rank 0 ", all.front().text, "; rank ",
+        static_cast<long>(other - all.begin()), " ", other->text});
+}
+
+void Pieces::all_reduce(int group, const WorkState& work, const std::function<bool()>& advanced) {
+  const int64_t width = static_cast<int64_t>(size_of(work.dtype));
+  const DType wire = wire_type(work.dtype);
+  const int64_t largest = kPieceBytes / static_cast<int64_t>(size_of(wire));
+  const bool half = is_half(work.dtype);
+  if (half) widened_.resize(static_cast<size_t>(std::min(largest, work.elements)));
+  char* values = static_cast<char*>(work.output.data());
+  for_pieces(work.elements, largest, [&](int64_t start, int64_t count) {
+    void* here = values + start * width;
+    void* sent = here;
+    if (half) {
+      widen(work.dtype, here, widened_.data(), count);
+      sent = widened_.data();
+    }
+    check(library_.all_reduce(group, sent, static_cast<int>(count), wire,
+                              operation_of(work.reduction)));
+    if (work.reduction == Reduction::mean) scale(wire, sent, count, 1.0 / work.size);
+    if (half) narrow(work.dtype, widened_.data(), here, count);
+    return advanced();
+  });
+}
+
+void Pieces::reduce_scatter(int group, const WorkState& work,
+                            const std::function<bool()>& advanced) {
+  const int64_t width = static_cast<int64_t>(size_of(work.dtype));
+  const DType wire = wire_type(work.dtype);
+  const int64_t wire_width = static_cast<int64_t>(size_of(wire));
+  const bool half = is_half(work.dtype);
+  const int64_t largest =
+      std::min(work.elements, std::max<int64_t>(1, kPieceBytes / (wire_width * work.size)));
+  packed_.resize(static_cast<size_t>(largest * wire_width * work.size));
+  if (half) widened_.resize(static_cast<size_t>(largest));
+  const char* input = static_cast<const char*>(work.input.data());
+  char* output = static_cast<char*>(work.output.data());
+  for_pieces(work.elements, largest, [&](int64_t start, int64_t count) {
+    // MPI wants the slices' pieces side by side. The copy also frees `output` to lie in `input`.
+    for (int slice = 0; slice < work.size; ++slice) {
+      const char* from = input + (slice * work.elements + start) * width;
+      std::byte* to = packed_.data() + slice * count * wire_width;
+      if (half) {
+        widen(work.dtype, from, reinterpret_cast<float*>(to), count);
+      } else {
+        std::memcpy(to, from, static_cast<size_t>(count * width));
+      }
+    }
+    char* here = output + start * width;
+    void* received = half ? static_cast<void*>(widened_.data()) : here;
+    check(library_.reduce_scatter(group, packed_.data(), received, static_cast<int>(count), wire,
+                                  operation_of(work.reduction)));
+    if (work.reduction == Reduction::mean) scale(wire, received, count, 1.0 / work.size);
+    if (half) narrow(work.dtype, widened_.data(), here, count);
+    return advanced();
+  });
+}
+
+void Pieces::all_gather(int group, const WorkState& work, const std::function<bool()>& advanced) {
+  const int64_t bytes = static_cast<int64_t>(work.input.bytes());
+  const char* input = static_cast<const char*>(work.input.data());
+  char* output = static_cast<char*>(work.output.data());
+  const int64_t largest = std::max<int64_t>(1, kPieceBytes / work.size);
+  for_pieces(bytes, largest, [&](int64_t start, int64_t count) {
+    check(
+        library_.all_gather(group, input + start, output + start, static_cast<int>(count), bytes));
+    return advanced();
+  });
+}
+
+void Pieces::broadcast(int group, const WorkState& work, const std::function<bool()>& advanced) {
+  char* values = static_cast<char*>(work.output.data());
+  for_pieces(static_cast<int64_t>(work.output.bytes()), kPieceBytes,
+             [&](int64_t start, int64_t count) {
+               check(library_.broadcast(group, values + start, static_cast<int>(count), work.root));
+               return advanced();
+             });
+}
+
+}  // namespace lockstep::mpi

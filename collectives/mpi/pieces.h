@@ -1,0 +1,37 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "lockstep/collectives/mpi/library.h"
+#include "lockstep/collectives/work_state.h"
+
+namespace lockstep::mpi {
+
+// Runs collectives as blocking MPI calls of about 1 MiB each: one call for 100 MiB takes more than
+// twice as long as its pieces, and finished pieces show that a slow collective is alive. All calls
+// come from the thread that initialised the library.
+class Pieces {
+ public:
+  explicit Pieces(Library& library) : library_(library) {}
+
+  // First makes sure that all ranks call the same collective, since MPI would write beyond arrays
+  // that differ in length. Calls `advanced` after each piece, and stops early when that returns
+  // false. Throws Error when ranks differ (naming two of them) or MPI reports one.
+  void run(int group, const WorkState& work, const std::function<bool()>& advanced);
+
+  void check(int code);
+
+ private:
+  void agree(int group, const WorkState& work);
+  void all_reduce(int group, const WorkState& work, const std::function<bool()>& advanced);
+  void reduce_scatter(int group, const WorkState& work, const std::function<bool()>& advanced);
+  void all_gather(int group, const WorkState& work, const std::function<bool()>& advanced);
+  void broadcast(int group, const WorkState& work, const std::function<bool()>& advanced);
+
+  Library& library_;
+  std::vector<std::byte> packed_;  // pieces that cannot go from where they lie
+  std::vector<float> widened_;     // 16-bit floats
+};
+
+}  // namespace lockstep::mpi

@@ -1,0 +1,135 @@
+// The only file that sees MPI. Built as a library of its own, so that programs start and run alone
+// where MPI is not installed.
+#include <mpi.h>
+
+#include <cstring>
+#include <vector>
+
+#include "lockstep/collectives/mpi/library.h"
+
+namespace lockstep::mpi {
+namespace {
+
+MPI_Datatype type_of(DType dtype) {
+  switch (dtype) {
+    case DType::f64: return MPI_DOUBLE;
+    case DType::f32: return MPI_FLOAT;
+    case DType::i64: return MPI_INT64_T;
+    case DType::i32: return MPI_INT32_T;
+    case DType::u8: return MPI_UINT8_T;
+    case DType::bf16:
+    case DType::f16:
+    case DType::boolean: break;
+  }
+  return MPI_DATATYPE_NULL;
+}
+
+MPI_Op op_of(Operation operation) {
+  switch (operation) {
+    case Operation::sum: return MPI_SUM;
+    case Operation::max: return MPI_MAX;
+    case Operation::min: return MPI_MIN;
+  }
+  return MPI_OP_NULL;
+}
+
+class MpiLibrary final : public Library {
+ public:
+  bool initialized() override {
+    int flag = 0;
+    MPI_Initialized(&flag);
+    return flag != 0;
+  }
+
+  int init() override {
+    int provided = 0;
+    if (const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided)) {
+      return code;
+    }
+    groups_.push_back(MPI_COMM_WORLD);
+    return MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);  // splits inherit it
+  }
+
+  int finalize() override { return MPI_Finalize(); }
+
+  int rank() override {
+    int rank = -1;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    return rank;
+  }
+
+  int size() override {
+    int size = -1;
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    return size;
+  }
+
+  int all_reduce(int group, void* values, int count, DType dtype, Operation operation) override {
+    return MPI_Allreduce(MPI_IN_PLACE, values, count, type_of(dtype), op_of(operation),
+                         communicator(group));
+  }
+
+  int reduce_scatter(int group, const void* input, void* output, int count, DType dtype,
+                     Operation operation) override {
+    int size = 0;
+    MPI_Comm_size(communicator(group), &size);
+    // Open MPI 4.1 chooses better algorithms for this call than for MPI_Reduce_scatter_block.
+    counts_.assign(static_cast<size_t>(size), count);
+    return MPI_Reduce_scatter(input, output, counts_.data(), type_of(dtype), op_of(operation),
+                              communicator(group));
+  }
+
+  int all_gather(int group, const void* input, void* output, int bytes, int64_t stride) override {
+    int rank = 0;
+    MPI_Comm_rank(communicator(group), &rank);
+    const bool in_place = input == static_cast<char*>(output) + rank * stride;
+    const void* source = in_place ? MPI_IN_PLACE : input;
+    if (stride == bytes) {
+      return MPI_Allgather(source, bytes, MPI_BYTE, output, bytes, MPI_BYTE, communicator(group));
+    }
+    MPI_Datatype block;
+    MPI_Datatype strided;
+    MPI_Type_contiguous(bytes, MPI_BYTE, &block);
+    MPI_Type_create_resized(block, 0, stride, &strided);
+    MPI_Type_commit(&strided);
+    const int code =
+        MPI_Allgather(source, bytes, MPI_BYTE, output, 1, strided, communicator(group));
+    MPI_Type_free(&strided);
+    MPI_Type_free(&block);
+    return code;
+  }
+
+  int broadcast(int group, void* values, int bytes, int root) override {
+    return MPI_Bcast(values, bytes, MPI_BYTE, root, communicator(group));
+  }
+
+  int split(int group, int color, int key, int* part) override {
+    MPI_Comm result = MPI_COMM_NULL;
+    if (const int code = MPI_Comm_split(communicator(group), color, key, &result)) return code;
+    *part = static_cast<int>(groups_.size());
+    groups_.push_back(result);
+    return MPI_SUCCESS;
+  }
+
+  void error_text(int code, char* text, int capacity) override {
+    char message[MPI_MAX_ERROR_STRING] = {};
+    int length = 0;
+    MPI_Error_string(code, message, &length);
+    std::strncpy(text, message, static_cast<size_t>(capacity) - 1);
+    text[capacity - 1] = '\0';
+  }
+
+ private:
+  MPI_Comm communicator(int group) const { return groups_[static_cast<size_t>(group)]; }
+
+  std::vector<MPI_Comm> groups_;
+  std::vector<int> counts_;
+};
+
+}  // namespace
+}  // namespace lockstep::mpi
+
+extern "C" __attribute__((visibility("default"))) lockstep::mpi::Library* lockstep_mpi_library() {
+  static lockstep::mpi::MpiLibrary library;
+  return &library;
+}

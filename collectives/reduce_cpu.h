@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "lockstep/collectives/communicator.h"
+#include "lockstep/runtime/dtype.h"
+
+namespace lockstep {
+
+// Arithmetic of collectives on host memory. bool is no number here; the caller has checked that.
+
+// outputs[*][i] = the reduction over r of inputs[r][i], in the order of r. 16-bit floats are
+// combined in float and rounded once. mean is the sum times 1/inputs.size(). An output may be one
+// of the inputs.
+void reduce_in_order(Reduction reduction, DType dtype, std::span<const void* const> inputs,
+                     std::span<void* const> outputs, int64_t elements);
+
+// values[i] *= factor, for floating dtypes.
+void scale(DType dtype, void* values, int64_t elements, double factor);
+
+// Between a 16-bit float dtype and float.
+void widen(DType dtype, const void* from, float* to, int64_t elements);
+void narrow(DType dtype, const float* from, void* to, int64_t elements);
+
+}  // namespace lockstep

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "lockstep/runtime/error.h"
+
+namespace lockstep {
+
+// A collective that failed, came late, or did not match. The message names the collective, its
+// sequence number, the bucket where there is one, this rank, and the ranks not seen where known.
+class CollectiveError : public Error {
+ public:
+  using Error::Error;
+};
+
+struct WorkState;  // collectives/work_state.h
+
+// A started collective; a cheap handle. It keeps its arrays alive until it is done, so a Work may
+// be dropped, but then nobody learns of its failure before the next collective.
+class Work {
+ public:
+  Work() = default;  // done
+  explicit Work(std::shared_ptr<WorkState> state) : state_(std::move(state)) {}
+
+  bool done() const;
+  // Blocks until the result is in the arrays (on a device: until the caller's stream waits for it).
+  // Throws CollectiveError if the collective failed or made no progress for the deadline.
+  void wait() const;
+  // Time that the collective itself took, once done (not the time it waited in line).
+  std::chrono::nanoseconds duration() const;
+
+ private:
+  std::shared_ptr<WorkState> state_;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "lockstep/collectives/communicator.h"
+#include "lockstep/collectives/work.h"
+#include "lockstep/runtime/array.h"
+
+namespace lockstep {
+
+enum class Collective : uint8_t {
+  all_reduce,
+  reduce_scatter,
+  all_gather,
+  broadcast,
+  barrier,
+  split
+};
+
+std::string_view name_of(Collective collective);
+std::string_view name_of(Reduction reduction);
+
+// What a waiting Work sees of the transport that carries it. Thread-safe.
+class Transport {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  virtual ~Transport() = default;
+  // When a collective of this transport last advanced.
+  virtual Clock::time_point last_progress() const = 0;
+  // Nothing advanced for `work`'s timeout. Fails it, with all that cannot succeed after it, unless
+  // it has advanced by now.
+  virtual void give_up(WorkState& work) = 0;
+};
+
+// One rank's side of a started collective, between transports and those who wait. The description
+// is complete before the transport sees it, and fixed from then on.
+struct WorkState {
+  Collective collective = Collective::barrier;
+  Reduction reduction = Reduction::sum;
+  int root = -1;
+  Array input;   // what this rank gives; all_reduce and broadcast: same as `output`
+  Array output;  // what it gets
+  DType dtype = DType::u8;
+  int64_t elements = 0;  // of one rank's contribution (reduce_scatter: of its result)
+
+  uint64_t sequence = 0;  // counts this communicator's collectives from 1
+  std::string what;
+  int bucket = -1;
+  int rank = 0;
+  int size = 1;
+  std::chrono::milliseconds timeout{0};
+  std::shared_ptr<Transport> transport;
+
+  // `all_reduce #12 "gradients", bucket 3, on rank 1 of 4`
+  std::string describe() const;
+  // What the ranks must agree on: `all_reduce(sum) of 1000 f32`
+  std::string signature() const;
+  bool matches(const WorkState& other) const;
+
+  // For transports. `begin` starts the clock of `duration`; the first of `finish` and `fail`
+  // counts. `finish` lets the arrays go, so only the thread that uses them may call it.
+  void begin();
+  void finish();
+  void fail(std::string_view reason);
+
+  bool done() const { return done_.load(std::memory_order_acquire); }
+  void wait();
+  std::chrono::nanoseconds duration() const;
+
+ private:
+  using Clock = Transport::Clock;
+
+  bool conclude(std::optional<std::string> error);
+
+  mutable std::mutex mutex_;
+  std::condition_variable concluded_;
+  std::atomic<bool> done_{false};
+  std::optional<std::string> error_;
+  Clock::time_point begun_{};
+  std::chrono::nanoseconds duration_{0};
+};
+
+}  // namespace lockstep

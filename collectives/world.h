@@ -1,0 +1,31 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "lockstep/collectives/communicator.h"
+
+namespace lockstep {
+
+// How this process was launched.
+struct World {
+  int rank = 0;
+  int size = 1;
+  int local_rank = 0;  // among the ranks of this host
+  int local_size = 1;
+  std::string source = "alone";  // which variables said so: "RANK", "OMPI_COMM_WORLD_RANK", …
+  bool mpi = false;              // started by an MPI launcher
+
+  // Reads, in this order: RANK/WORLD_SIZE/LOCAL_RANK, OMPI_COMM_WORLD_*, PMIX/PMI, SLURM_* inside a
+  // step that srun launched; none: a world of one. Throws UsageError where the first two disagree
+  // or one contradicts itself, showing both. `lookup` stands in for getenv in tests.
+  static World from_env();
+  static World from(const std::function<const char*(const char*)>& lookup);
+};
+
+// single for a world of one, MPI for a CPU world of several. Bare RANK variables without an MPI
+// launcher: a UsageError that says to use mpirun or `lockstep run`.
+std::unique_ptr<Communicator> make_communicator(const World& world);
+
+}  // namespace lockstep
