@@ -1,0 +1,134 @@
+#include "lockstep/autograd/tensor.h"
+
+#include "lockstep/autograd/record.h"
+#include "lockstep/runtime/ops/elementwise.h"
+
+namespace lockstep {
+
+Tensor::Tensor(double scalar) : value_(Array::full({}, scalar, DType::f64)), weak_(true) {}
+
+Tensor::Tensor(Array value, Ref<Node> node, int output)
+    : value_(std::move(value)), node_(std::move(node)), output_(output) {}
+
+Tensor Tensor::variable(Array value) {
+  LOCKSTEP_CHECK(is_floating(value.dtype()), "a ", value.dtype(),
+                 " tensor cannot require a gradient");
+  Ref<Node> leaf(new Leaf(value));
+  return Tensor(std::move(value), std::move(leaf), 0);
+}
+
+const Array& Tensor::array() const {
+  LOCKSTEP_CHECK(!(node_ && recording()),
+                 "array() of a tensor that requires a gradient: use detach() or NoGrad");
+  return value_;
+}
+
+bool Tensor::is_leaf() const { return !node_ || node_->is_leaf(); }
+
+Tensor Tensor::grad() const {
+  LOCKSTEP_CHECK(node_ && node_->is_leaf(), "grad() of a tensor that is not a leaf");
+  const Leaf& leaf = static_cast<const Leaf&>(*node_);
+  return leaf.has_gradient() ? Tensor(leaf.gradient()) : Tensor();
+}
+
+void Tensor::zero_grad() const {
+  LOCKSTEP_CHECK(node_ && node_->is_leaf(), "zero_grad() of a tensor that is not a leaf");
+  static_cast<Leaf&>(*node_).zero_grad();
+}
+
+Node::Node(const char* name, int outputs)
+    : name_(name), id_(context().next_node_id++), outputs_(outputs) {}
+
+void Node::connect(std::span<const Tensor* const> inputs) {
+  edge_count_ = static_cast<int>(inputs.size());
+  if (edge_count_ > kInline) edges_.resize(inputs.size());
+  std::span<Edge> into = edges();
+  for (size_t i = 0; i < inputs.size(); ++i) into[i] = {inputs[i]->node(), inputs[i]->output()};
+}
+
+void Node::destroy() {
+  // Freeing a node frees its edges' nodes in turn; the outermost call takes them one by one.
+  thread_local std::vector<Node*> waiting;
+  thread_local bool draining = false;
+  waiting.push_back(this);
+  if (draining) return;
+  draining = true;
+  while (!waiting.empty()) {
+    Node* node = waiting.back();
+    waiting.pop_back();
+    delete node;
+  }
+  draining = false;
+}
+
+Leaf::Leaf(const Array& value)
+    : Node("leaf", 1), shape_(value.shape()), dtype_(value.dtype()), device_(value.device()) {}
+
+void Leaf::seat_gradient(Array memory) {
+  if (memory) {
+    LOCKSTEP_CHECK(memory.shape() == shape_ && memory.dtype() == dtype_ && memory.contiguous(),
+                   "a gradient of shape ", shape_, " ", dtype_, " cannot be kept in an array of ",
+                   memory.shape(), " ", memory.dtype());
+    if (has_gradient_) kernels::copy_into(gradient_, memory);
+  } else {
+    has_gradient_ = false;
+  }
+  seated_ = static_cast<bool>(memory);
+  gradient_ = std::move(memory);
+}
+
+Into Leaf::offer() const {
+  if (seated_) return {gradient_, has_gradient_ ? 1.0 : 0.0};
+  if (!has_gradient_ || !owns_gradient()) return {};
+  return {gradient_, 1};
+}
+
+// An own gradient may be what flowed here and is used elsewhere, or be expanded: not to be added to
+// in place.
+bool Leaf::owns_gradient() const {
+  return gradient_.contiguous() && gradient_.storage()->unique();
+}
+
+void Leaf::accumulate(const Tensor& gradient, const Into& offered) {
+  const Array& value = gradient.value();
+  LOCKSTEP_CHECK(value.shape() == shape_, "a gradient of shape ", value.shape(),
+                 " for a tensor of shape ", shape_);
+  if (offered && value.storage() == offered.destination.storage() && value.same_window(gradient_)) {
+    // Already there.
+  } else if (has_gradient_ && (seated_ || offered || owns_gradient())) {
+    kernels::scale_add(1, kernels::cast(value, dtype_), 1, gradient_);
+  } else if (has_gradient_) {
+    Array sum = kernels::copy(gradient_);
+    kernels::scale_add(1, kernels::cast(value, dtype_), 1, sum);
+    gradient_ = std::move(sum);
+  } else if (seated_) {
+    kernels::copy_into(value, gradient_);
+  } else {
+    gradient_ = kernels::cast(value, dtype_);
+  }
+  has_gradient_ = true;
+}
+
+void Saved::changed() const {
+  fail({"a value of shape ", tensor_.shape(), " saved for backward was changed in place (version ",
+        tensor_.value().storage()->version(), ", saved at ", version_, ")"});
+}
+
+bool records(std::span<const Tensor* const> inputs) {
+  if (!recording()) return false;
+  for (const Tensor* input : inputs) {
+    if (input->requires_grad()) return true;
+  }
+  return false;
+}
+
+namespace internal {
+
+void trace(const OpDescription& op, std::span<const Tensor* const> inputs, const Array& output) {
+  std::vector<Array> arrays;
+  for (const Tensor* input : inputs) arrays.push_back(input->value());
+  context().tracer->op(op, arrays, output);
+}
+
+}  // namespace internal
+}  // namespace lockstep

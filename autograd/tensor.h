@@ -1,0 +1,204 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "lockstep/runtime/array.h"
+#include "lockstep/runtime/context.h"
+
+namespace lockstep {
+
+class Node;
+
+struct BackwardOptions {
+  // Keep the closures, so that backward can run through the same graph again.
+  bool retain_graph = false;
+};
+
+// What users compute with: an array and how it was made. Copies share both. A Tensor without a
+// history is a constant; an Array converts to one implicitly.
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(Array value) : value_(std::move(value)) {}
+  // A weak scalar: takes the dtype and device of the tensor it meets. Literals in formulas.
+  explicit Tensor(double scalar);
+  Tensor(Array value, Ref<Node> node, int output);
+
+  // A leaf: gradients arrive in grad().
+  static Tensor variable(Array value);
+
+  explicit operator bool() const { return static_cast<bool>(value_); }
+  const Shape& shape() const { return value_.shape(); }
+  int64_t dim(int i) const { return value_.dim(i); }
+  int rank() const { return value_.rank(); }
+  int64_t elements() const { return value_.elements(); }
+  DType dtype() const { return value_.dtype(); }
+  Device device() const { return value_.device(); }
+  bool is_weak_scalar() const { return weak_; }
+
+  // The values. Throws Error while ops record and this tensor requires a gradient: what is done to
+  // an array is invisible to autograd. Use detach() or NoGrad.
+  const Array& array() const;
+  // The values without that check: for those who write ops.
+  const Array& value() const { return value_; }
+  double item() const { return value_.item(); }
+  template <class T>
+  std::vector<T> to_vector() const {
+    return value_.to_vector<T>();
+  }
+
+  bool requires_grad() const { return static_cast<bool>(node_); }
+  bool is_leaf() const;
+  // The same values as a constant.
+  Tensor detach() const { return Tensor(value_); }
+  // Swaps two dimensions; the last two when none are named.
+  Tensor transpose(int a, int b) const;
+  Tensor mT() const { return transpose(-2, -1); }
+
+  // Of a leaf: what backward has added up since zero_grad(); empty if nothing.
+  Tensor grad() const;
+  void zero_grad() const;
+
+  // Adds d(this)/d(leaf) to every leaf this was computed from. `gradient` may be left out for a
+  // single element. Closures are dropped as they have run, unless the graph is retained.
+  void backward(BackwardOptions options = {}) const;
+  void backward(const Tensor& gradient, BackwardOptions options = {}) const;
+
+  const Ref<Node>& node() const { return node_; }
+  int output() const { return output_; }
+
+ private:
+  Array value_;
+  Ref<Node> node_;  // null for constants
+  int output_ = 0;  // which of the node's outputs
+  bool weak_ = false;
+};
+
+class Gradients;
+
+// One recorded op with k outputs. Edges point at its inputs only. Belongs to the thread that made
+// it. Freed through a work list: graphs may be deep.
+class Node : public RefCounted {
+ public:
+  struct Edge {
+    Ref<Node> node;  // null where the input needs no gradient
+    int output = 0;
+  };
+
+  const char* name() const { return name_; }
+  uint64_t id() const { return id_; }  // creation order in this thread
+  int outputs() const { return outputs_; }
+  std::span<Edge> edges() { return {edge_count_ <= kInline ? inline_edges_ : edges_.data(),
+                                    static_cast<size_t>(edge_count_)}; }
+  void connect(std::span<const Tensor* const> inputs);
+  virtual bool is_leaf() const { return false; }
+
+ protected:
+  Node(const char* name, int outputs);
+  ~Node() override = default;
+  void destroy() override;
+
+ private:
+  friend class Engine;
+  friend class Gradients;
+
+  // Adds the inputs' gradients, given those of the outputs (absent ones empty).
+  virtual void run(std::span<const Tensor> gradients, Gradients& out) = 0;
+  // Frees the closure and what it saved. `dropped` afterwards.
+  virtual void drop() = 0;
+  virtual bool dropped() const = 0;
+
+  // State of one run of the engine; saved and restored around a nested run.
+  struct RunState {
+    uint64_t run = 0;  // 0: not part of a run
+    int pending = 0;   // consumers that have not run
+    bool needed = false;
+    bool received = false;
+    Tensor first;              // gradient of output 0
+    std::vector<Tensor> rest;  // of outputs 1 …
+  };
+
+  static constexpr int kInline = 3;
+  const char* name_;
+  uint64_t id_;
+  int outputs_;
+  int edge_count_ = 0;
+  Edge inline_edges_[kInline];
+  std::vector<Edge> edges_;
+  RunState state_;
+};
+
+// Where gradients end: a tensor that is trained. The memory for its gradient may be given in
+// advance (a slice of a flat bucket); the first write of a step overwrites what is there, so
+// nothing needs zeroing.
+class Leaf final : public Node {
+ public:
+  explicit Leaf(const Array& value);
+
+  const Shape& shape() const { return shape_; }
+  bool is_leaf() const override { return true; }
+
+  bool has_gradient() const { return has_gradient_; }
+  // Valid when has_gradient(), or when memory was given.
+  const Array& gradient() const { return gradient_; }
+  // Gradients from now on are accumulated in `memory`, which has the leaf's shape and is dense.
+  // What was accumulated before moves there. Empty: memory of its own, on first need.
+  void seat_gradient(Array memory);
+  void zero_grad() { has_gradient_ = false; }
+  // As if a backward pass had left it: the memory holds a gradient, or not.
+  void set_has_gradient(bool has) { has_gradient_ = has; }
+
+  // Called in the outermost backward pass, the moment the last consumer of the leaf has run and
+  // only if a gradient arrived. One hook; empty: none.
+  void set_hook(std::function<void()> hook) { hook_ = std::move(hook); }
+
+ private:
+  friend class Engine;
+  friend class Gradients;
+  void run(std::span<const Tensor>, Gradients&) override {}
+  void drop() override {}
+  bool dropped() const override { return false; }
+  void accumulate(const Tensor& gradient, const struct Into& offered);
+  struct Into offer() const;
+  bool owns_gradient() const;
+
+  Shape shape_;
+  DType dtype_;
+  Device device_;
+  Array gradient_;
+  bool seated_ = false;
+  bool has_gradient_ = false;
+  std::function<void()> hook_;
+};
+
+// Nothing is recorded while one lives, on this thread.
+class NoGrad {
+ public:
+  NoGrad() : before_(context().gradients) { context().gradients = false; }
+  ~NoGrad() { context().gradients = before_; }
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool before_;
+};
+
+struct GradOptions {
+  // Record the gradients' own computation, so that they can be differentiated. Implies retaining.
+  bool create_graph = false;
+  bool retain_graph = false;
+  // An input that no output depends on gets an empty tensor instead of an error.
+  bool allow_unused = false;
+};
+
+// Gradients of sum over i of sum(outputs[i] * seeds[i]) with respect to `inputs` (leaves or
+// intermediate tensors). Accumulates into no leaf and fires no hook. `seeds` may be left out where
+// every output has one element.
+std::vector<Tensor> grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
+                         std::span<const Tensor> seeds = {}, GradOptions options = {});
+Tensor grad(const Tensor& output, const Tensor& input, GradOptions options = {});
+
+}  // namespace lockstep
