@@ -1,0 +1,78 @@
+#include "lockstep/nn/parameter.h"
+
+#include "lockstep/runtime/ops/elementwise.h"
+
+namespace lockstep::nn {
+namespace {
+
+// FNV-1a: the same on every machine and in every build.
+uint64_t hash_name(std::string_view name) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (unsigned char c : name) hash = (hash ^ c) * 0x100000001b3u;
+  return hash;
+}
+
+}  // namespace
+
+Parameter::Parameter(Shape shape, Initializer initializer)
+    : state_(std::make_shared<State>(State{shape, initializer, {}, {}, false, false})) {}
+
+const Tensor& Parameter::tensor() const {
+  LOCKSTEP_CHECK(state_, "an empty parameter is used");
+  LOCKSTEP_CHECK(state_->tensor, "a parameter of shape ", state_->shape,
+                 " is used before its module was placed");
+  return state_->tensor;
+}
+
+Leaf& Parameter::leaf() const {
+  LOCKSTEP_CHECK(state_ && state_->leaf, "a parameter without memory has no gradient");
+  return static_cast<Leaf&>(*state_->leaf);
+}
+
+void Parameter::make_tensor(Array value) {
+  state_->tensor =
+      state_->frozen ? Tensor(std::move(value)) : Tensor(std::move(value), state_->leaf, 0);
+}
+
+void Parameter::seat(Array value) {
+  LOCKSTEP_CHECK(value.shape() == shape(), "a parameter of shape ", shape(),
+                 " cannot be seated in an array of shape ", value.shape());
+  if (placed()) kernels::copy_into(tensor().value(), value);
+  if (!state_->leaf) state_->leaf = Ref<Node>(new Leaf(value));
+  make_tensor(std::move(value));
+}
+
+void Parameter::initialize(const Array& values, int64_t first, std::string_view name,
+                           uint64_t seed) const {
+  const Initializer& init = state_->initializer;
+  const RandomKey key{.seed = seed ^ hash_name(name)};
+  Kernels& device = kernels::of(values);
+  switch (init.kind) {
+    case Initializer::Kind::constant: device.fill(values.view(), init.a); break;
+    case Initializer::Kind::normal:
+      device.normal(values.view(), init.a, init.b, key, static_cast<uint64_t>(first));
+      break;
+    case Initializer::Kind::uniform:
+      device.uniform(values.view(), init.a, init.b, key, static_cast<uint64_t>(first));
+      break;
+  }
+  values.storage()->bump_version();
+}
+
+void Parameter::set_frozen(bool frozen) {
+  state_->frozen = frozen;
+  if (placed()) make_tensor(state_->tensor.value());
+}
+
+const Array& Buffer::array() const {
+  LOCKSTEP_CHECK(state_ && state_->array, "a buffer is used before its module was placed");
+  return state_->array;
+}
+
+void Buffer::place(DType dtype, Device device) {
+  const Array before = state_->array;
+  state_->array = Array::full(state_->shape, state_->value, dtype, device);
+  if (before) kernels::copy_into(kernels::cast(before, dtype), state_->array);
+}
+
+}  // namespace lockstep::nn
