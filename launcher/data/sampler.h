@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+
+namespace lockstep::data {
+
+// A permutation of [0, count) that is a function of (count, seed, epoch) alone and takes no memory:
+// a balanced Feistel network keyed with Philox over the next power of four, whose values outside
+// the range are sent through again (cycle walking: Black and Rogaway, "Ciphers with arbitrary
+// finite domains", CT-RSA 2002).
+class Permutation {
+ public:
+  Permutation(int64_t count, uint64_t seed, int64_t epoch);
+
+  // The element at `index`, both in [0, count).
+  int64_t operator()(int64_t index) const;
+
+ private:
+  uint64_t encrypt(uint64_t value) const;
+
+  uint64_t count_;
+  uint64_t key_;
+  uint64_t epoch_;
+  int half_bits_;
+};
+
+// The order of a run's samples: epoch after epoch, each a permutation of the data set. Position p
+// of the run is p % count in epoch p / count. Nothing depends on the world size or on how a batch
+// is cut.
+class Sampler {
+ public:
+  Sampler(int64_t count, uint64_t seed);
+
+  int64_t count() const { return count_; }
+  int64_t epoch_of(int64_t position) const { return position / count_; }
+  // The sample, in [0, count), at a position of the run.
+  int64_t at(int64_t position) const;
+
+ private:
+  int64_t count_;
+  uint64_t seed_;
+};
+
+// How the ranks share the samples of one optimizer step. Step s (from 0) has the positions
+// [s · global_batch, (s + 1) · global_batch); each rank takes a contiguous part of them,
+// micro-batch after micro-batch.
+class BatchPlan {
+ public:
+  struct Options {
+    int64_t global_batch = 1;
+    int64_t world_size = 1;
+    int64_t micro_batch = 1;
+  };
+
+  // UsageError unless the global batch divides by world size × micro-batch.
+  explicit BatchPlan(const Options& options);
+
+  int64_t global_batch() const { return options_.global_batch; }
+  int64_t micro_batch() const { return options_.micro_batch; }
+  // Micro-batches of one rank in a step.
+  int64_t accumulation() const { return accumulation_; }
+  // The first of the micro-batch's positions; it has micro_batch() of them.
+  int64_t first_position(int64_t step, int64_t rank, int64_t micro) const;
+
+ private:
+  Options options_;
+  int64_t accumulation_;
+};
+
+}  // namespace lockstep::data

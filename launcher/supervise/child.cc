@@ -1,0 +1,98 @@
+#include "lockstep/launcher/supervise/child.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+namespace lockstep::supervise {
+namespace {
+
+// In the child, between fork and exec.
+[[noreturn]] void become(const ChildOptions& options, int failure_end, pid_t parent) {
+  ::setpgid(0, 0);
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (::getppid() != parent) ::_exit(1);
+  sigset_t none;
+  sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::signal(SIGPIPE, SIG_DFL);
+  // In a group of its own, it would be stopped when it reads from the terminal.
+  if (::isatty(STDIN_FILENO) != 0) {
+    const int nothing = ::open("/dev/null", O_RDONLY);
+    ::dup2(nothing, STDIN_FILENO);
+  }
+  if (options.output >= 0) ::dup2(options.output, STDOUT_FILENO);
+  if (options.error >= 0) ::dup2(options.error, STDERR_FILENO);
+  for (const std::string& assignment : options.environment) {
+    const size_t equals = assignment.find('=');
+    ::setenv(assignment.substr(0, equals).c_str(), assignment.c_str() + equals + 1, 1);
+  }
+  std::vector<char*> arguments;
+  for (const std::string& word : options.words)
+    arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  ::execv(arguments[0], arguments.data());
+  const int error = errno;
+  [[maybe_unused]] const ssize_t written = ::write(failure_end, &error, sizeof error);
+  ::_exit(127);
+}
+
+// Every process and its parent.
+std::multimap<pid_t, pid_t> children_by_parent() {
+  std::multimap<pid_t, pid_t> children;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::ifstream file(entry.path() / "stat");
+    std::string text;
+    std::getline(file, text);
+    // "pid (name) state parent …": the name may hold anything, brackets included.
+    const size_t bracket = text.rfind(") ");
+    if (bracket == std::string::npos) continue;
+    const pid_t parent = std::atoi(text.c_str() + bracket + 4);
+    children.emplace(parent, std::atoi(name.c_str()));
+  }
+  return children;
+}
+
+}  // namespace
+
+absl::StatusOr<pid_t> start_child(const ChildOptions& options) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return absl::InternalError(std::strerror(errno));
+  const pid_t parent = ::getpid();
+  const pid_t child = ::fork();
+  if (child == 0) become(options, ends[1], parent);
+  const int fork_error = errno;
+  ::close(ends[1]);
+  int error = child < 0 ? fork_error : 0;
+  if (child > 0 && ::read(ends[0], &error, sizeof error) != sizeof error) error = 0;
+  ::close(ends[0]);
+  if (error == 0) return child;
+  return absl::InternalError("cannot start " + options.words[0] + ": " + std::strerror(error));
+}
+
+void adopt_orphans() { ::prctl(PR_SET_CHILD_SUBREAPER, 1); }
+
+void kill_descendants(pid_t spare) {
+  const auto children = children_by_parent();
+  std::vector<pid_t> family = {::getpid()};
+  for (size_t i = 0; i < family.size(); ++i) {
+    const auto [begin, end] = children.equal_range(family[i]);
+    for (auto child = begin; child != end; ++child) family.push_back(child->second);
+  }
+  for (size_t i = 1; i < family.size(); ++i) {
+    if (family[i] != spare) ::kill(family[i], SIGKILL);
+  }
+}
+
+}  // namespace lockstep::supervise

@@ -1,0 +1,160 @@
+#include "lockstep/launcher/supervise/run_command.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+
+#include "lockstep/launcher/supervise/child.h"
+#include "lockstep/launcher/supervise/command_line.h"
+#include "lockstep/launcher/supervise/job.h"
+#include "lockstep/launcher/supervise/rank_main.h"
+#include "lockstep/launcher/supervise/rank_output.h"
+#include "lockstep/runtime/parallel.h"
+
+namespace lockstep::supervise {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+int complain(const std::string& problem, int exit_code) {
+  std::fprintf(stderr, "lockstep run: %s\n", problem.c_str());
+  return exit_code;
+}
+
+int complain(const absl::Status& status) {
+  const bool usage = status.code() == absl::StatusCode::kInvalidArgument;
+  return complain(std::string(status.message()), usage ? kUsage : kFailed);
+}
+
+bool is_assignment(const std::string& text) { return text.find('=', 1) != std::string::npos; }
+
+// A pipe into which each rank puts one byte when it has come to life.
+struct Started {
+  int ends[2] = {-1, -1};
+  Started() {
+    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) ends[0] = ends[1] = -1;
+  }
+  ~Started() {
+    ::close(ends[0]);
+    ::close(ends[1]);
+  }
+  int count() const {
+    char bytes[4096];
+    return static_cast<int>(std::max<ssize_t>(::read(ends[0], bytes, sizeof bytes), 0));
+  }
+};
+
+void explain(int exit_code) {
+  if (exit_code <= 128) return;
+  std::fprintf(stderr, "lockstep run: the job ended by signal %d (%s)\n", exit_code - 128,
+               ::strsignal(exit_code - 128));
+}
+
+}  // namespace
+
+RunCommand::RunCommand(flags::Command& program)
+    : command_(program.command("run", "run a program on N ranks of this machine")) {
+  command_.group("Ranks");
+  command_.add({.name = "-n,--ranks", .help = "how many", .minimum = 1, .maximum = 4096}, ranks_);
+  command_.add({.name = "--oversubscribe", .help = "more ranks than CPUs are meant: no warning"},
+               oversubscribe_);
+  command_.add({.name = "--bind",
+                .help = "give each rank an equal share of the cores for its own",
+                .choices = {"cores", "none"}},
+               bind_);
+  command_.add({.name = "--env",
+                .help = "set a variable for the ranks (may be given many times)",
+                .value = "NAME=VALUE"},
+               environment_);
+  command_.group("Output");
+  command_.add(
+      {.name = "--prefix-output", .help = "\"[rank] \" before each line", .choices = {"on", "off"}},
+      prefix_output_);
+  command_.add({.name = "--log-dir",
+                .help = "append each rank's output to DIR/rank-N.log, too",
+                .value = "DIR"},
+               log_directory_);
+  command_.group("Control");
+  command_.add({.name = "--grace",
+                .help = "time to save after a request to stop",
+                .value = "DURATION",
+                .minimum = 0},
+               grace_);
+  command_.add({.name = "--dry-run", .help = "print the command, start nothing"}, dry_run_);
+  command_.rest({.name = "PROGRAM ARG...", .help = "what each rank runs", .required = true},
+                program_);
+  command_.epilogue(
+      "SIGTERM, SIGINT and SIGUSR1 ask the ranks to finish the step, save and exit with 75; a\n"
+      "second one kills them. The exit code is the job's; 128+N when signal N ended it.");
+}
+
+int RunCommand::run() {
+  for (const std::string& assignment : environment_) {
+    if (!is_assignment(assignment)) {
+      return complain("--env: '" + assignment + "' is not NAME=VALUE", kUsage);
+    }
+  }
+  const auto found = find_program(program_[0]);
+  if (!found.ok()) return complain(found.status());
+  std::vector<std::string> program = program_;
+  program[0] = found->string();
+
+  std::vector<std::string> launcher;
+  if (ranks_ > 1) {
+    auto words = mpirun_words({.ranks = ranks_, .bind_to_cores = bind_ == "cores"});
+    if (!words.ok()) return complain(words.status());
+    launcher = *std::move(words);
+    if (ranks_ > available_cpus() && !oversubscribe_) {
+      complain(std::to_string(ranks_) + " ranks share " + std::to_string(available_cpus()) +
+                   " CPUs: expect it to be slow (--oversubscribe hides this)",
+               0);
+    }
+  }
+  if (!dry_run_) return start(launcher, program);
+
+  std::vector<std::string> words;
+  if (!environment_.empty()) words.push_back("env");
+  words.insert(words.end(), environment_.begin(), environment_.end());
+  words.insert(words.end(), launcher.begin(), launcher.end());
+  words.insert(words.end(), program.begin(), program.end());
+  std::printf("%s\n", quoted(words).c_str());
+  return 0;
+}
+
+int RunCommand::start(const std::vector<std::string>& launcher,
+                      const std::vector<std::string>& program) {
+  const auto output = RankOutput::create(
+      {.ranks = ranks_, .prefix = prefix_output_ == "on", .log_directory = log_directory_});
+  if (!output.ok()) return complain(output.status());
+  const Started started;
+  ChildOptions options{.words = launcher, .environment = environment_};
+  const bool is_rank = launcher.empty();
+  if (is_rank) {
+    options.output = (*output)->write_end(0, RankOutput::kOutput);
+    options.error = (*output)->write_end(0, RankOutput::kError);
+  } else {
+    const auto words = rank_words(**output, ranks_, started.ends[1]);
+    options.words.insert(options.words.end(), words.begin(), words.end());
+  }
+  options.words.insert(options.words.end(), program.begin(), program.end());
+
+  Job job(grace_);
+  const auto child = start_child(options);
+  if (!child.ok()) return complain(child.status());
+  const int exit_code = job.watch(*child, is_rank, **output);
+  if (!is_rank && exit_code != 0 && started.count() == 0) {
+    std::vector<std::string> words = launcher;
+    std::erase(words, "-q");
+    words.push_back("true");
+    return complain("mpirun could not start any rank (it returned " + std::to_string(exit_code) +
+                        "); this shows why: " + quoted(words),
+                    kFailed);
+  }
+  explain(exit_code);
+  return exit_code;
+}
+
+}  // namespace lockstep::supervise

@@ -1,0 +1,56 @@
+#include "lockstep/launcher/train/agreement.h"
+
+#include <sstream>
+#include <vector>
+
+namespace lockstep::train {
+
+void agree_on(Communicator& communicator, std::string_view what, const std::string& error,
+              int exit_code) {
+  const std::string mine = error.empty() ? "" : std::to_string(exit_code) + " " + error;
+  const std::vector<std::string> all = all_gather_text(communicator, mine, what);
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank].empty()) continue;
+    const size_t space = all[rank].find(' ');
+    const std::string message = all[rank].substr(space + 1);
+    // Where all ranks say the same, it is not about one of them.
+    bool same = true;
+    for (const std::string& other : all) same = same && other == all[rank];
+    throw AgreedFailure(same ? message : concat({"rank ", rank, ": ", message}),
+                        std::stoi(all[rank].substr(0, space)));
+  }
+}
+
+void agree(Communicator& communicator, std::string_view what, const std::function<void()>& act) {
+  std::string error;
+  int exit_code = 1;
+  try {
+    act();
+  } catch (const UsageError& usage) {
+    error = usage.what();
+    exit_code = 2;
+  } catch (const std::exception& other) {
+    error = other.what();
+  }
+  agree_on(communicator, what, error, exit_code);
+}
+
+void require_same(Communicator& communicator, std::string_view what, const std::string& text) {
+  const std::vector<std::string> all = all_gather_text(communicator, text, what);
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] == all[0]) continue;
+    std::istringstream first(all[0]), other(all[rank]);
+    std::string expected, found;
+    do {
+      expected.clear();
+      found.clear();
+      std::getline(first, expected);
+      std::getline(other, found);
+    } while (expected == found && (first || other));
+    throw AgreedFailure(concat({what, " differ: rank 0 has", expected, ", rank ", rank, " has",
+                                found}),
+                        2);
+  }
+}
+
+}  // namespace lockstep::train

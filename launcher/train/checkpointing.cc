@@ -1,0 +1,122 @@
+#include "lockstep/launcher/train/checkpointing.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "lockstep/launcher/train/agreement.h"
+#include "lockstep/launcher/train/status.h"
+#include "lockstep/runtime/files/checkpoint.h"
+
+namespace lockstep::train {
+namespace {
+
+std::vector<int64_t> dims(const Array& array) {
+  return std::vector<int64_t>(array.shape().begin(), array.shape().end());
+}
+
+// The elements that fall into this rank's share of all bytes, tensor after tensor.
+std::vector<files::Slice> slices_of(std::span<const NamedArray> state, int rank, int world_size) {
+  int64_t total = 0;
+  for (const NamedArray& entry : state) total += static_cast<int64_t>(entry.values.bytes());
+  const int64_t share_begin = total * rank / world_size;
+  const int64_t share_end = total * (rank + 1) / world_size;
+  std::vector<files::Slice> slices;
+  int64_t start = 0;  // of the tensor among all bytes
+  for (const NamedArray& entry : state) {
+    const int64_t item = static_cast<int64_t>(size_of(entry.values.dtype()));
+    const int64_t count = entry.values.elements();
+    // An element belongs to the share that holds its first byte.
+    const auto first_at = [&](int64_t byte) {
+      return std::clamp<int64_t>((byte - start + item - 1) / item, 0, count);
+    };
+    const int64_t begin = share_begin <= start ? 0 : first_at(share_begin);
+    const int64_t end = share_end <= start ? 0 : first_at(share_end);
+    if (begin < end || (count == 0 && rank == 0)) {
+      slices.push_back({.name = entry.name,
+                        .dtype = entry.values.dtype(),
+                        .full_shape = dims(entry.values),
+                        .begin = begin,
+                        .end = end,
+                        .data = static_cast<const char*>(entry.values.data()) + begin * item});
+    }
+    start += count * item;
+  }
+  return slices;
+}
+
+void read_into(files::Checkpoint& checkpoint, const NamedArray& entry) {
+  const files::TensorRecord* record = checkpoint.manifest().find(entry.name);
+  LOCKSTEP_CHECK(record != nullptr, "checkpoint ", checkpoint.directory().string(), " has no ",
+                 entry.name);
+  const Shape stored{std::span<const int64_t>(record->shape)};
+  LOCKSTEP_CHECK(stored == entry.values.shape() && record->dtype == entry.values.dtype(),
+                 "checkpoint ", checkpoint.directory().string(), " holds ", entry.name, " as ",
+                 record->dtype, " ", stored, ", this run has ", entry.values.dtype(), " ",
+                 entry.values.shape());
+  check(checkpoint.read(entry.name, 0, entry.values.elements(), entry.values.data()));
+  entry.values.storage()->bump_version();
+}
+
+}  // namespace
+
+void Checkpointer::save(int64_t step, std::span<const NamedArray> state,
+                        const std::string& attributes) {
+  const std::filesystem::path directory = checkpoints_ / files::checkpoint_name(step);
+  agree(communicator_, "checkpoint begin", [&] {
+    if (communicator_.rank() == 0) check(files::begin_checkpoint(file_system_, directory));
+  });
+  std::string record;
+  agree(communicator_, "checkpoint write", [&] {
+    const std::vector<files::Slice> slices =
+        slices_of(state, communicator_.rank(), communicator_.size());
+    record = take(files::write_shard(file_system_, directory, communicator_.rank(),
+                                     communicator_.size(), slices))
+                 .to_json();
+  });
+  const std::vector<std::string> records =
+      all_gather_text(communicator_, record, "checkpoint records");
+  agree(communicator_, "checkpoint commit", [&] {
+    if (communicator_.rank() != 0) return;
+    std::vector<files::ShardRecord> shards;
+    for (const std::string& text : records) {
+      shards.push_back(take(files::ShardRecord::from_json(text)));
+    }
+    check(files::commit_checkpoint(file_system_, directory,
+                                   take(files::assemble(step, shards, attributes))));
+    check(files::prune_checkpoints(file_system_, checkpoints_, keep_).status());
+  });
+}
+
+std::optional<std::filesystem::path> Checkpointer::find(const std::string& resume) {
+  std::string found;
+  agree(communicator_, "checkpoint search", [&] {
+    if (communicator_.rank() != 0 || resume == "never") return;
+    if (resume != "auto" && file_system_.exists(std::filesystem::path(resume) / "manifest.json")) {
+      found = resume;
+      return;
+    }
+    const std::filesystem::path folder =
+        resume == "auto" ? checkpoints_ : std::filesystem::path(resume);
+    if (folder.empty()) return;
+    auto latest = files::latest_checkpoint(folder);
+    if (absl::IsNotFound(latest.status()) && resume != "auto") {
+      fail_usage({"--resume ", resume, ": ", std::string(latest.status().message())});
+    }
+    if (!absl::IsNotFound(latest.status())) found = take(std::move(latest)).string();
+  });
+  found = broadcast_text(communicator_, found, 0, "checkpoint search");
+  return found.empty() ? std::nullopt : std::optional<std::filesystem::path>(found);
+}
+
+Checkpointer::Loaded Checkpointer::load(const std::filesystem::path& directory,
+                                        std::span<const NamedArray> state) {
+  Loaded loaded;
+  agree(communicator_, "checkpoint load", [&] {
+    files::Checkpoint checkpoint = take(files::Checkpoint::open(directory));
+    for (const NamedArray& entry : state) read_into(checkpoint, entry);
+    loaded = {checkpoint.manifest().step, checkpoint.manifest().attributes};
+  });
+  return loaded;
+}
+
+}  // namespace lockstep::train

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include "lockstep/runtime/files/file_system.h"
+
+namespace lockstep::train {
+
+// Where a step's seconds went, on rank 0.
+struct StepTimes {
+  double data = 0;
+  double forward = 0;
+  double backward = 0;
+  double exposed_communication = 0;
+  double optimizer = 0;
+  double checkpoint = 0;
+};
+
+struct StepMetrics {
+  int64_t step = 0;
+  double loss = 0;
+  double learning_rate = 0;
+  double gradient_norm = 0;
+  double samples_per_second = 0;
+  double tokens_per_second = 0;
+  double seconds = 0;
+  StepTimes time;
+  int64_t memory_bytes = 0;
+};
+
+// metrics.jsonl: one JSON object a line, flushed at each. A number that is not finite is written as
+// null, with an event "not_finite" behind it.
+class Metrics {
+ public:
+  using Value = std::variant<int64_t, double, std::string>;
+
+  // Appends. An empty path: writes nothing.
+  Metrics(files::FileSystem& file_system, const std::filesystem::path& path);
+
+  void step(const StepMetrics& metrics);
+  void event(std::string_view name,
+             std::initializer_list<std::pair<std::string_view, Value>> members);
+
+ private:
+  std::unique_ptr<files::WritableFile> file_;
+};
+
+}  // namespace lockstep::train

@@ -1,0 +1,107 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lockstep/collectives/world.h"
+#include "lockstep/launcher/train/checkpointing.h"
+#include "lockstep/launcher/train/metrics.h"
+#include "lockstep/launcher/train/options.h"
+#include "lockstep/launcher/train/progress.h"
+#include "lockstep/launcher/train/run_directory.h"
+#include "lockstep/launcher/train/signals.h"
+#include "lockstep/nn/optim/optimizer.h"
+#include "lockstep/nn/parallel/data_parallel.h"
+
+namespace lockstep::train {
+
+// What a training program brings: a model, data and a loss. Samples are named by their position in
+// the run (sample p of step s of a global batch B is s·B + p): which data that is must not depend on
+// the number of ranks.
+class Task {
+ public:
+  virtual ~Task() = default;
+
+  virtual nn::Module& module() = 0;
+  // Called on every rank when the model has memory and no checkpoint is loaded.
+  virtual void initialize() {}
+
+  // Samples of an epoch, and tokens of a sample (0: not a matter of tokens).
+  virtual int64_t samples() const = 0;
+  virtual int64_t tokens_per_sample() const { return 0; }
+
+  // Makes samples [first, first + count) ready for loss().
+  virtual void load(int64_t first, int64_t count) = 0;
+  // The mean loss over the samples loaded.
+  virtual Tensor loss() = 0;
+
+  virtual int64_t validation_samples() const { return 0; }
+  virtual void load_validation(int64_t first, int64_t count) {
+    (void)first;
+    (void)count;
+  }
+
+  // The program's own flags, a JSON object: equal on all ranks, kept in config.json.
+  virtual std::string config_json() const { return "{}"; }
+};
+
+// How this process takes part in the job.
+struct Session {
+  const World& world;
+  Communicator& communicator;
+  const TrainOptions& options;
+};
+
+enum class Outcome { finished, finished_before, stopped };
+
+// The training loop: accumulation, data parallelism, clipping, schedule, metrics, validation,
+// checkpoints and resuming, and a stop on request. All calls are collective. Errors that concern
+// all ranks are AgreedFailure.
+class Trainer {
+ public:
+  Trainer(Session session, Task& task);
+
+  // From where the run stands to its last step. Nothing that cannot be undone happens in a step
+  // before all ranks know that it succeeded.
+  Outcome run();
+  // Steps done so far.
+  int64_t step() const { return step_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void open_run();
+  void make_optimizer();
+  void resume();
+  nn::StepReport one_step();
+  nn::StepReport forward_backward(StepTimes& times);
+  void micro_batch(int64_t index, nn::StepReport& mine, StepTimes& times);
+  void report_step(const nn::StepReport& total, double norm, double seconds,
+                   const StepTimes& times);
+  void validate();
+  void save();
+  std::vector<NamedArray> state();
+  std::string attributes() const;
+
+  Session session_;
+  Task& task_;
+  const TrainOptions& options_;
+  Communicator& communicator_;
+  RunDirectory directory_;
+  std::optional<Metrics> metrics_;  // rank 0
+  std::optional<nn::DistributedDataParallel> ddp_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  Checkpointer checkpointer_;
+  std::optional<Progress> progress_;
+  StopSignals signals_;
+  int64_t steps_ = 0;  // of the whole run
+  int64_t step_ = 0;   // done
+  int64_t saved_step_ = -1;
+  double checkpoint_seconds_ = 0;  // of the last save, charged to the step after it
+  Clock::time_point last_save_ = Clock::now();
+};
+
+}  // namespace lockstep::train
