@@ -1,0 +1,232 @@
+// Ranks are threads of this process: the same code as over MPI, under the sanitizers.
+
+#include "lockstep/nn/parallel/data_parallel.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <mutex>
+
+#include "lockstep/nn/layers.h"
+#include "lockstep/nn/optim/optimizer.h"
+#include "lockstep/runtime/ops/elementwise.h"
+#include "support/gradient_check.h"
+#include "support/thread_ranks.h"
+
+namespace lockstep::nn {
+namespace {
+
+using testing::random_array;
+using testing::run_ranks;
+
+struct Net : Layer<Net> {
+  Linear in{6, 16};
+  LayerNorm norm{16};
+  Linear middle{16, 16};
+  Linear out{16, 4};
+  Linear spare{16, 4};  // used when told
+  bool use_spare = false;
+  Tensor forward(const Tensor& x) {
+    const Tensor hidden = gelu(middle(norm(in(x))));
+    return use_spare ? out(hidden) + spare(hidden) : out(hidden);
+  }
+  void visit(Visitor& v) override {
+    v("in", in);
+    v("norm", norm);
+    v("middle", middle);
+    v("out", out);
+    v("spare", spare);
+  }
+};
+
+using Values = std::map<std::string, std::vector<double>>;
+
+Values values_of(Module& module) {
+  Values result;
+  for (auto& [name, parameter] : module.named_parameters()) {
+    result[name] = parameter.tensor().to_vector<double>();
+  }
+  return result;
+}
+
+void expect_close(const Values& a, const Values& b, double tolerance) {
+  ASSERT_EQ(a.size(), b.size());
+  for (const auto& [name, values] : a) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      EXPECT_NEAR(values[i], b.at(name)[i], tolerance * std::max(1.0, std::abs(values[i]))) << name;
+    }
+  }
+}
+
+constexpr int64_t kBatch = 24;
+
+Tensor loss_of(Net& net, int step, int64_t first, int64_t count) {
+  const Array x = random_array({kBatch, 6}, 1000 + step).narrow(0, first, count);
+  std::vector<int64_t> labels;
+  for (int64_t i = first; i < first + count; ++i) labels.push_back((i * 7 + step) % 4);
+  return cross_entropy(net(Tensor(x)), Tensor(Array::from(labels, {count})));
+}
+
+// 20 steps with clipping and AdamW on this rank's share of each batch.
+Values train(Communicator& communicator, int accumulation, BucketSizes sizes) {
+  Net net;
+  DistributedDataParallel ddp(net, communicator,
+                              {.bucket_sizes = sizes,
+                               .placement = {.dtype = DType::f64, .seed = 5}});
+  optim::AdamW optimizer(optim::decay_matrices_only(net.parameters(), 0.1),
+                         {.learning_rate = 1e-2});
+  const int64_t share = kBatch / communicator.size(), micro = share / accumulation;
+  for (int step = 0; step < 20; ++step) {
+    optimizer.zero_grad();
+    for (int i = 0; i < accumulation; ++i) {
+      std::optional<DistributedDataParallel::NoSync> no_sync;
+      if (i + 1 < accumulation) no_sync.emplace(ddp);
+      const Tensor loss = loss_of(net, step, communicator.rank() * share + i * micro, micro);
+      (loss * (1.0 / accumulation)).backward();
+    }
+    ddp.finish();
+    const double norm = optim::gradient_norm(optimizer.parameters());
+    optimizer.step(optim::clip_factor(norm, 0.5));
+  }
+  return values_of(net);
+}
+
+TEST(DataParallel, RanksAndAccumulationGiveTheSameTraining) {
+  const auto alone = make_single_communicator();
+  const Values expected = train(*alone, 1, {});
+  const BucketSizes small{.first_mb = 0.0005, .other_mb = 0.001, .last_mb = 0.0005};
+  for (int ranks : {1, 2, 3, 4}) {
+    for (int accumulation : {1, 2}) {
+      std::mutex mutex;
+      run_ranks(ranks, [&](Communicator& communicator) {
+        const Values found = train(communicator, accumulation, small);
+        const std::lock_guard lock(mutex);
+        SCOPED_TRACE(concat({ranks, " ranks, accumulation ", accumulation}));
+        expect_close(found, expected, 1e-10);
+      });
+    }
+  }
+}
+
+TEST(DataParallel, RanksStartFromRankZerosValues) {
+  std::mutex mutex;
+  std::vector<Values> all;
+  run_ranks(2, [&](Communicator& communicator) {
+    Net net;
+    net.place({.dtype = DType::f64, .seed = 1 + static_cast<uint64_t>(communicator.rank())});
+    DistributedDataParallel ddp(net, communicator);
+    const std::lock_guard lock(mutex);
+    all.push_back(values_of(net));
+  });
+  EXPECT_EQ(all[0], all[1]);
+}
+
+TEST(DataParallel, UnusedParametersHaveTheMeaningOfPyTorch) {
+  run_ranks(2, [](Communicator& communicator) {
+    Net net;
+    DistributedDataParallel ddp(net, communicator, {.placement = {.dtype = DType::f64}});
+    // Used nowhere: no gradient.
+    loss_of(net, 0, 0, 4).backward();
+    ddp.finish();
+    EXPECT_FALSE(net.spare.weight.grad());
+    EXPECT_TRUE(net.out.weight.grad());
+    // Used on rank 0 only: the mean with zeros.
+    for (const Parameter& parameter : net.parameters()) parameter.leaf().zero_grad();
+    net.use_spare = communicator.rank() == 0;
+    sum(net(Tensor(Array::full({2, 6}, 1, DType::f64)))).backward();
+    ddp.finish();
+    ASSERT_TRUE(net.spare.bias.grad());
+    EXPECT_DOUBLE_EQ(net.spare.bias.grad().to_vector<double>()[0], 1);  // (2 + 0) / 2
+    EXPECT_DOUBLE_EQ(net.out.bias.grad().to_vector<double>()[0], 2);
+  });
+}
+
+// A parameter used in an earlier micro-batch only keeps what that gave it.
+TEST(DataParallel, UsedInTheFirstMicroBatchOnly) {
+  run_ranks(2, [](Communicator& communicator) {
+    Net net;
+    DistributedDataParallel ddp(net, communicator, {.placement = {.dtype = DType::f64}});
+    const Tensor x{Array::full({2, 6}, 1, DType::f64)};
+    {
+      const auto no_sync = ddp.no_sync();
+      net.use_spare = true;
+      sum(net(x)).backward();
+    }
+    net.use_spare = false;
+    sum(net(x)).backward();
+    ddp.finish();
+    EXPECT_DOUBLE_EQ(net.spare.bias.grad().to_vector<double>()[0], 2);
+    EXPECT_DOUBLE_EQ(net.out.bias.grad().to_vector<double>()[0], 4);
+  });
+}
+
+TEST(DataParallel, BucketsLeaveWhileBackwardRuns) {
+  const auto communicator = make_single_communicator();
+  Net net;
+  DistributedDataParallel ddp(net, *communicator,
+                              {.bucket_sizes = {.first_mb = 1e-4, .other_mb = 1e-4, .last_mb = 1e-4},
+                               .placement = {.dtype = DType::f64}});
+  EXPECT_GE(ddp.bucket_count(), 4);
+  const uint64_t before = communicator->collectives_started();
+  net.use_spare = true;
+  loss_of(net, 0, 0, 4).backward();
+  EXPECT_EQ(communicator->collectives_started() - before,
+            static_cast<uint64_t>(ddp.bucket_count()));
+  ddp.finish();
+}
+
+TEST(DataParallel, ReportsAreSummed) {
+  run_ranks(3, [](Communicator& communicator) {
+    Net net;
+    DistributedDataParallel ddp(net, communicator);
+    const StepReport total = ddp.finish({.loss_sum = 1.5, .samples = 2,
+                                         .failed = communicator.rank() == 1 ? 1.0 : 0.0});
+    EXPECT_DOUBLE_EQ(total.loss_sum, 4.5);
+    EXPECT_DOUBLE_EQ(total.samples, 6);
+    EXPECT_DOUBLE_EQ(total.failed, 1);
+  });
+}
+
+TEST(DataParallelErrors, DifferentModelsAreNamed) {
+  struct Other : Net {
+    void visit(Visitor& v) override {
+      v("in", in);
+      v("norm", spare);
+    }
+  };
+  run_ranks(2, [](Communicator& communicator) {
+    Net net;
+    Other other;
+    Module& mine = communicator.rank() == 0 ? static_cast<Module&>(net) : other;
+    try {
+      DistributedDataParallel ddp(mine, communicator);
+      ADD_FAILURE() << "expected an error";
+    } catch (const Error& error) {
+      EXPECT_STREQ(error.what(),
+                   "the ranks hold different models: rank 0 has 'norm.weight [16]' where rank 1 "
+                   "has 'norm.weight [4, 16]'");
+    }
+  });
+}
+
+TEST(DataParallelErrors, SteppingBeforeFinish) {
+  const auto communicator = make_single_communicator();
+  Net net;
+  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
+  optim::SGD optimizer(net.parameters(), {});
+  loss_of(net, 0, 0, 4).backward();
+  EXPECT_THROW(optimizer.step(), Error);
+  ddp.finish();
+  optimizer.step();
+}
+
+TEST(DataParallelErrors, ASecondBackwardNeedsNoSync) {
+  const auto communicator = make_single_communicator();
+  Net net;
+  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
+  loss_of(net, 0, 0, 4).backward();
+  EXPECT_THROW(loss_of(net, 0, 0, 4).backward(), Error);
+}
+
+}  // namespace
+}  // namespace lockstep::nn

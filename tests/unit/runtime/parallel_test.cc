@@ -1,0 +1,72 @@
+#include "lockstep/runtime/parallel.h"
+
+#include <gtest/gtest.h>
+#include <sched.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "kernel_testing.h"
+
+namespace lockstep {
+namespace {
+
+TEST(Parallel, RangesCoverEverythingOnce) {
+  for (int threads : {1, 2, 5}) {
+    const testing::Threads scope(threads);
+    for (int64_t count : {0, 1, 7, 1000, 1001}) {
+      for (int64_t grain : {1, 3, 64, 5000}) {
+        std::vector<std::atomic<int>> seen(static_cast<size_t>(count));
+        parallel_for(count, grain, [&](int64_t begin, int64_t end) {
+          EXPECT_LT(begin, end);
+          EXPECT_TRUE(end - begin >= grain || end == count);
+          for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
+        });
+        for (const auto& times : seen) ASSERT_EQ(times, 1);
+      }
+    }
+  }
+}
+
+TEST(Parallel, NestedLoopsRunOnTheirCaller) {
+  const testing::Threads scope(3);
+  std::atomic<int64_t> total = 0;
+  parallel_for(30, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto outer = std::this_thread::get_id();
+      parallel_for(100, 1, [&](int64_t first, int64_t last) {
+        EXPECT_EQ(std::this_thread::get_id(), outer);
+        total += last - first;
+      });
+    }
+  });
+  EXPECT_EQ(total, 3000);
+}
+
+TEST(Parallel, RanksAsThreadsLoopAtOnce) {
+  std::atomic<int64_t> total = 0;
+  std::vector<std::thread> ranks;
+  for (int rank = 0; rank < 4; ++rank) {
+    ranks.emplace_back([&] {
+      const testing::Threads scope(2);
+      for (int i = 0; i < 50; ++i) {
+        parallel_for(64, 1, [&](int64_t begin, int64_t end) { total += end - begin; });
+      }
+    });
+  }
+  for (std::thread& rank : ranks) rank.join();
+  EXPECT_EQ(total, 4 * 50 * 64);
+}
+
+TEST(Parallel, CountsWhatThisProcessMayUse) {
+  cpu_set_t set;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(set), &set), 0);
+  EXPECT_GE(available_cpus(), 1);
+  EXPECT_LE(available_cpus(), CPU_COUNT(&set));
+  const testing::Threads scope(1);
+  EXPECT_EQ(thread_count(), 1);
+}
+
+}  // namespace
+}  // namespace lockstep
