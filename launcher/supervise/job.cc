@@ -15,8 +15,8 @@
 namespace lockstep::supervise {
 namespace {
 
-// What mpirun needs to clear away after its ranks were killed.
-constexpr std::chrono::seconds kTidyTime{2};
+// mpirun takes up to two seconds to notice that its ranks were killed and to clear its files away.
+constexpr std::chrono::seconds kTidyTime{5};
 
 }  // namespace
 

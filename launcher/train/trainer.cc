@@ -13,6 +13,10 @@
 namespace lockstep::train {
 namespace {
 
+// What a resumed run may not change: its samples would not be the ones that are left.
+constexpr std::pair<const char*, const char*> kFixedFlags[] = {
+    {"global_batch", "--global-batch"}, {"seed", "--seed"}, {"optimizer", "--optimizer"}};
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -57,6 +61,7 @@ Trainer::Trainer(Session session, Task& task)
 }
 
 void Trainer::open_run() {
+  if (steps_ == 0) return;  // nothing will be written
   const bool first = communicator_.rank() == 0;
   agree(communicator_, "run directory", [&] {
     directory_.open();
@@ -108,10 +113,11 @@ void Trainer::resume() {
     agree(communicator_, "resume", [&] {
       const auto before = nlohmann::json::parse(loaded.attributes);
       const auto now = nlohmann::json::parse(attributes());
-      for (const char* key : {"global_batch", "seed", "optimizer"}) {
-        if (before.contains(key) && before.at(key) == now.at(key)) continue;
-        fail_usage({"checkpoint ", found->string(), " was written with another --", key,
-                    ": going on would repeat or skip data; use --resume never to start anew"});
+      for (const auto& [key, flag] : kFixedFlags) {
+        if (steps_ == 0 || (before.contains(key) && before.at(key) == now.at(key))) continue;
+        fail_usage({"checkpoint ", found->string(), " was written with ", flag, " ",
+                    before.value(key, nlohmann::json()).dump(), ", this run has ",
+                    now.at(key).dump(), "; --resume never starts anew"});
       }
       optimizer_->set_steps(before.at("optimizer_steps").get<int64_t>());
     });

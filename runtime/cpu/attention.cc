@@ -13,7 +13,10 @@ namespace lockstep::cpu {
 namespace {
 
 // Queries that are worked on together: their scores stay in the second-level cache.
-constexpr int64_t kQueryBlock = 128;
+constexpr int64_t kQueryBlock = 64;
+
+// Rows of scores lie whole vectors apart.
+int64_t score_stride(int64_t keys) { return (keys + 15) / 16 * 16; }
 
 // One head's matrix [time, feature] within a window.
 template <class T>
@@ -64,6 +67,7 @@ struct Forward : Problem<T> {
     const auto result = head_of<T>(out, batch, local);
     T* statistics = log_sum_exp.as<T>() + head * this->queries();
     const int64_t seen = this->visible(end - 1);
+    const int64_t stride = score_stride(seen);
     if (seen == 0) return unseeing(result, statistics, begin, end);
     gemm(this->loops,
          {.m = end - begin,
@@ -72,24 +76,25 @@ struct Forward : Problem<T> {
           .transpose_b = true,
           .lda = queries.stride,
           .ldb = keys.stride,
-          .ldc = seen},
+          .ldc = stride},
          queries.row(begin), keys.data, scores);
-    T sums[kQueryBlock];
+    T sums[kQueryBlock] = {};
     for (int64_t i = begin; i < end; ++i) {
-      T* row = scores + (i - begin) * seen;
-      const int64_t n = this->visible(i);
-      std::fill(row + n, row + seen, T(0));
+      T* row = scores + (i - begin) * stride;
       T maximum = -std::numeric_limits<T>::infinity();
-      sums[i - begin] = n == 0 ? T(0)
-                               : this->rows().attention_exponentials(
-                                     row, static_cast<T>(this->options.scale), &maximum, n);
+      if (const int64_t n = this->visible(i); n > 0) {
+        sums[i - begin] = this->rows().attention_exponentials(
+            row, static_cast<T>(this->options.scale), &maximum, n, stride);
+      } else {
+        std::fill(row, row + stride, T(0));
+      }
       statistics[i] = maximum + std::log(sums[i - begin]);
     }
     gemm(this->loops,
          {.m = end - begin,
           .n = this->values(),
           .k = seen,
-          .lda = seen,
+          .lda = stride,
           .ldb = values.stride,
           .ldc = result.stride},
          scores, values.data, result.row(begin));
@@ -112,7 +117,7 @@ struct Forward : Problem<T> {
     const int64_t blocks = (this->queries() + kQueryBlock - 1) / kQueryBlock;
     const int64_t heads = this->q.shape[0] * this->heads();
     parallel_for(heads * blocks, 1, [&](int64_t begin, int64_t end) {
-      const Scratch<T> scores(std::min(kQueryBlock, this->queries()) * this->keys());
+      const Scratch<T> scores(std::min(kQueryBlock, this->queries()) * score_stride(this->keys()));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task % blocks * kQueryBlock;
         block(task / blocks, first, std::min(this->queries(), first + kQueryBlock), scores.get());
@@ -156,6 +161,7 @@ struct Backward : Problem<T> {
     const auto dvalues = head_of<T>(dv, batch, local);
     const int64_t count = end - begin;
     const int64_t seen = this->visible(end - 1);
+    const int64_t stride = score_stride(seen);
     if (seen == 0) {
       for (int64_t i = begin; i < end; ++i) {
         std::fill(dqueries.row(i), dqueries.row(i) + this->features(), T(0));
@@ -169,7 +175,7 @@ struct Backward : Problem<T> {
           .transpose_b = true,
           .lda = queries.stride,
           .ldb = keys.stride,
-          .ldc = seen},
+          .ldc = stride},
          queries.row(begin), keys.data, scores);
     gemm(this->loops,
          {.m = count,
@@ -178,15 +184,15 @@ struct Backward : Problem<T> {
           .transpose_b = true,
           .lda = upstream.stride,
           .ldb = values.stride,
-          .ldc = seen},
+          .ldc = stride},
          upstream.row(begin), values.data, dscores);
-    score_gradients(head, begin, end, seen, scores, dscores);
+    score_gradients(head, begin, end, stride, scores, dscores);
     gemm(this->loops,
          {.m = seen,
           .n = this->values(),
           .k = count,
           .transpose_a = true,
-          .lda = seen,
+          .lda = stride,
           .ldb = upstream.stride,
           .ldc = dvalues.stride,
           .beta = beta},
@@ -196,7 +202,7 @@ struct Backward : Problem<T> {
           .n = this->features(),
           .k = count,
           .transpose_a = true,
-          .lda = seen,
+          .lda = stride,
           .ldb = queries.stride,
           .ldc = dkeys.stride,
           .beta = beta},
@@ -205,7 +211,7 @@ struct Backward : Problem<T> {
          {.m = count,
           .n = this->features(),
           .k = seen,
-          .lda = seen,
+          .lda = stride,
           .ldb = keys.stride,
           .ldc = dqueries.stride},
          dscores, keys.data, dqueries.row(begin));
@@ -213,21 +219,19 @@ struct Backward : Problem<T> {
 
   // From scores and d(probabilities) to probabilities and d(scores):
   // ds = p * (dp - sum(dout * out)) * scale.
-  void score_gradients(int64_t head, int64_t begin, int64_t end, int64_t seen, T* scores,
+  void score_gradients(int64_t head, int64_t begin, int64_t end, int64_t stride, T* scores,
                        T* dscores) const {
     const auto upstream = head_of<T>(dout, head / this->heads(), head % this->heads());
     const auto result = head_of<T>(out, head / this->heads(), head % this->heads());
     const T* statistics = log_sum_exp.as<T>() + head * this->queries();
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = this->visible(i);
-      T* row = scores + (i - begin) * seen;
-      T* drow = dscores + (i - begin) * seen;
+      T* row = scores + (i - begin) * stride;
+      T* drow = dscores + (i - begin) * stride;
       const T delta =
           static_cast<T>(this->rows().dot(upstream.row(i), result.row(i), this->values()));
       this->rows().attention_gradients(row, drow, static_cast<T>(this->options.scale),
-                                       statistics[i], delta, n);
-      std::fill(row + n, row + seen, T(0));
-      std::fill(drow + n, drow + seen, T(0));
+                                       statistics[i], delta, n, stride);
     }
   }
 
@@ -240,7 +244,7 @@ struct Backward : Problem<T> {
 
   void operator()() const {
     parallel_for(this->q.shape[0] * this->heads(), 1, [&](int64_t begin, int64_t end) {
-      const int64_t size = std::min(kQueryBlock, this->queries()) * this->keys();
+      const int64_t size = std::min(kQueryBlock, this->queries()) * score_stride(this->keys());
       const Scratch<T> scores(size);
       const Scratch<T> dscores(size);
       for (int64_t i = begin; i < end; ++i) head(i, scores.get(), dscores.get());

@@ -56,11 +56,13 @@ struct RowLoops {
   void (*layer_norm_parameter_gradients)(const T* dy, const T* x, const T statistics[2], T* dweight,
                                          T* dbias, int64_t n);
 
+  // Both work on the first n values and set those up to `padded` to 0.
   // scores = exp(scale * (scores - max)); returns their sum, and scale * max.
-  T (*attention_exponentials)(T* scores, T scale, T* maximum, int64_t n);
+  T (*attention_exponentials)(T* scores, T scale, T* maximum, int64_t n, int64_t padded);
   // scores = exp(scale * scores - log_sum_exp), then
   // dscores = scores * (dscores - delta) * scale.
-  void (*attention_gradients)(T* scores, T* dscores, T scale, T log_sum_exp, T delta, int64_t n);
+  void (*attention_gradients)(T* scores, T* dscores, T scale, T log_sum_exp, T delta, int64_t n,
+                              int64_t padded);
   double (*dot)(const T* x, const T* y, int64_t n);
   // y = (words >= threshold ? x * scale : 0) + beta * y
   void (*masked)(const T* x, const uint32_t* words, uint32_t threshold, T scale, T* y, int64_t n,

@@ -41,9 +41,9 @@ def run(*arguments, **options):
                           timeout=60, **options)
 
 
-def start(*arguments):
+def start(*arguments, **options):
     return subprocess.Popen([LOCKSTEP, "run", *map(str, arguments)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+                            stderr=subprocess.PIPE, text=True, **options)
 
 
 def wait_for_lines(job, text, count):
@@ -251,7 +251,9 @@ class Stopping(unittest.TestCase):
 
     def test_grace_ends(self):
         for ranks in (1, 2):
-            job = start("-n", ranks, "--grace", "500ms", "--", *python(STUBBORN))
+            folder = tempfile.mkdtemp(prefix="ls")
+            job = start("-n", ranks, "--grace", "500ms", "--", *python(STUBBORN),
+                        env={**os.environ, "TMPDIR": folder})
             pids = [int(line.split()[-1]) for line in wait_for_lines(job, "ready", ranks)]
             begin = time.monotonic()
             job.send_signal(signal.SIGTERM)
@@ -260,6 +262,7 @@ class Stopping(unittest.TestCase):
             self.assertEqual(job.returncode, 128 + signal.SIGKILL, errors)
             self.assertIn("did not stop in time", errors)
             self.assertFalse(any(map(alive, pids)))
+            os.rmdir(folder)  # mpirun cleared its session directory away
 
     def test_nothing_is_left_behind(self):
         code = RANK + """

@@ -264,29 +264,34 @@ void row_layer_norm_parameter_gradients(const T* dy, const T* x, const T statist
 }
 
 template <class T>
-T row_attention_exponentials(T* scores, T scale, T* maximum, int64_t n) {
+T row_attention_exponentials(T* scores, T scale, T* maximum, int64_t n, int64_t padded) {
+  // The padding joins the vectors: a scalar remainder would cost as much as a short row.
+  for (int64_t i = n; i < padded; ++i) scores[i] = scores[0];
   T best = scale * scores[0];
 #pragma omp simd reduction(max : best)
-  for (int64_t i = 1; i < n; ++i) {
+  for (int64_t i = 0; i < padded; ++i) {
     const T scaled = scale * scores[i];
     best = best < scaled ? scaled : best;
   }
   *maximum = best;
   return static_cast<T>(blocked_sum<T>(
-      n, [=](int64_t i) __attribute__((always_inline)) {
-        const T value = math::exp(scale * scores[i] - best);
+      padded, [=](int64_t i) __attribute__((always_inline)) {
+        const T exponential = math::exp(scale * scores[i] - best);
+        const T value = i < n ? exponential : T(0);
         scores[i] = value;
         return value;
       }));
 }
 
 template <class T>
-void row_attention_gradients(T* scores, T* dscores, T scale, T log_sum_exp, T delta, int64_t n) {
+void row_attention_gradients(T* scores, T* dscores, T scale, T log_sum_exp, T delta, int64_t n,
+                             int64_t padded) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const T probability = math::exp(scale * scores[i] - log_sum_exp);
-    scores[i] = probability;
-    dscores[i] = probability * (dscores[i] - delta) * scale;
+  for (int64_t i = 0; i < padded; ++i) {
+    const T exponential = math::exp(scale * scores[i] - log_sum_exp);
+    const T dscore = exponential * (dscores[i] - delta) * scale;
+    scores[i] = i < n ? exponential : T(0);
+    dscores[i] = i < n ? dscore : T(0);
   }
 }
 

@@ -1,0 +1,133 @@
+"""Bad input: one line that says what and where, exit 1 or 2, no hang, on every rank, nothing lost."""
+
+import os
+import pathlib
+import struct
+import unittest
+
+from programs import DATA, GPT, LOCKSTEP, SystemTest, launch, main, mpirun, run
+
+SMALL = ["--layers", 1, "--heads", 2, "--width", 16, "--context", 16, "--threads", 1]
+
+
+class BadInput(SystemTest):
+    def setUp(self):
+        super().setUp()
+        self.data = self.text()
+
+    def command(self, *more, data=None, steps=4):
+        return [GPT, *SMALL, "--data", data or self.data, "--steps", steps, "--global-batch", 8,
+                *more]
+
+    def refused(self, command, *said, code=2, ranks=(1, 2)):
+        for count in ranks:
+            with self.subTest(ranks=count, command=command):
+                result = run(launch(count, *command), timeout=60)
+                lines = result.stderr.strip().splitlines()
+                self.assertEqual(result.returncode, code, result.stderr)
+                self.assertEqual(len(lines), 1, result.stderr)
+                for words in said:
+                    self.assertIn(str(words), lines[0])
+
+    def test_data(self):
+        missing = self.folder / "missing.txt"
+        self.refused(self.command(data=missing), missing)
+        self.refused(self.command(data=self.folder), self.folder)
+        for size in (0, 1):
+            short = self.folder / f"{size}.txt"
+            short.write_bytes(b"x" * size)
+            self.refused(self.command(data=short), short)
+        self.refused([GPT, *SMALL, "--steps", 2], "--data")
+
+    def test_token_files(self):
+        def tokens(name, count, stored, magic=20240520):
+            path = self.folder / name
+            path.write_bytes(struct.pack("<256i", magic, 1, count, *[0] * 253)
+                             + struct.pack(f"<{stored}H", *[i % 300 for i in range(stored)]))
+            return path
+        self.refused(self.command(data=tokens("truncated.bin", 1000, 900)), "truncated.bin", 1000)
+        self.refused(self.command(data=tokens("magic.bin", 1000, 1000, 7)), "magic.bin")
+        self.refused(self.command(data=tokens("large.bin", 1000, 1000)), "large.bin", 256)
+
+    def test_flags(self):
+        self.refused(self.command("--learning-rte", 1), "--learning-rte", "--learning-rate",
+                     ranks=(1,))
+        self.refused(self.command("--schedule", "wavy"), "wavy", ranks=(1,))
+        self.refused(self.command("--heads", 3), "--width 16", "--heads 3")
+        self.refused(self.command("--vocabulary", 20), 20)
+        self.refused(self.command("--micro-batch", 3), "--micro-batch 3")
+        self.refused(self.command("--epochs", 1), "--steps", "--epochs")
+        self.refused(self.command("--checkpoint-every", "soon", "--run-dir", self.folder / "r"),
+                     "soon")
+
+    def test_batch_and_world(self):
+        self.refused([*self.command()[:-1], 7], "7", "2 ranks", ranks=(2,))
+        self.refused([*self.command()[:-1], 2], "2", "4 ranks", ranks=(4,))
+
+    def test_bare_rank_variables(self):
+        result = run(self.command(), env=dict(os.environ, RANK="0", WORLD_SIZE="2"))
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("mpirun", result.stderr)
+        self.assertEqual(len(result.stderr.strip().splitlines()), 1)
+
+    def test_ranks_with_different_flags(self):
+        result = run([*mpirun(1, *self.command("--seed", 1)), ":", "-n", "1",
+                      *map(str, self.command("--seed", 2))], timeout=60)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn('"seed": 1', result.stderr)
+        self.assertIn('"seed": 2', result.stderr)
+        self.assertEqual(len(result.stderr.strip().splitlines()), 1)
+
+    def test_run_directory_that_is_a_file(self):
+        taken = self.folder / "taken"
+        taken.write_text("precious")
+        self.refused(self.command("--run-dir", taken), taken, code=1)
+        self.assertEqual(taken.read_text(), "precious")
+
+    @unittest.skipIf(os.geteuid() != 0, "mounting needs root")
+    def test_full_and_read_only_disks(self):
+        folder = self.folder / "disk"
+        folder.mkdir()
+        mounted = run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder])
+        if mounted.returncode != 0:
+            self.skipTest("cannot mount a tmpfs here: " + mounted.stderr)
+        self.addCleanup(lambda: run(["umount", folder]))
+        run_dir = folder / "run"
+        good = self.command("--run-dir", run_dir, "--checkpoint-every", 2, steps=2)
+        self.succeed(good)
+        hash_of = lambda: self.succeed([LOCKSTEP, "checkpoint", "hash", run_dir / "checkpoints"]).stdout
+        before = hash_of()
+        (folder / "filler").write_bytes(b"x" * 60000)
+        self.refused(self.command("--run-dir", run_dir, "--checkpoint-every", 2, steps=4),
+                     "full", code=1)
+        self.assertEqual(hash_of(), before)
+        (folder / "filler").unlink()
+        run(["mount", "-o", "remount,ro", folder])
+        self.refused(self.command("--run-dir", run_dir, steps=4), "read-only", code=1)
+        self.assertEqual(hash_of(), before)
+
+    def test_a_checkpoint_with_a_flipped_byte(self):
+        run_dir = self.folder / "run"
+        self.succeed(self.command("--run-dir", run_dir))
+        shard = next((run_dir / "checkpoints").glob("step-*/shard-*"))
+        data = bytearray(shard.read_bytes())
+        data[-5] ^= 1
+        shard.write_bytes(data)
+        self.refused(self.command("--run-dir", run_dir, steps=6), shard.name, "checksum", code=1)
+        verify = run([LOCKSTEP, "checkpoint", "verify", run_dir / "checkpoints"])
+        self.assertEqual(verify.returncode, 1)
+        self.assertIn(shard.name, verify.stdout + verify.stderr)
+
+    def test_weights_that_do_not_fit(self):
+        broken = self.folder / "broken.safetensors"
+        broken.write_bytes((DATA / "gpt2_tiny" / "model.safetensors").read_bytes()[:-100])
+        self.refused(self.command("--init-from", broken), broken)
+        nowhere = self.folder / "nowhere"
+        self.refused(self.command("--init-from", nowhere), nowhere)
+
+    def test_memory_limit(self):
+        self.refused(self.command("--memory-limit", "300K"), "307200", "memory", code=1)
+
+
+if __name__ == "__main__":
+    main()

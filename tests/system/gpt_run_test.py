@@ -1,0 +1,161 @@
+"""A run's life: launchers, stopping, killing, resuming, what lies in its directory."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import unittest
+
+from programs import ENVIRONMENT, GPT, LOCKSTEP, SystemTest, events, launch, losses, main, mpirun, run
+
+SMALL = ["--layers", 1, "--heads", 2, "--width", 16, "--context", 16, "--threads", 1]
+
+
+class GptRun(SystemTest):
+    def setUp(self):
+        super().setUp()
+        self.data = self.text()
+        self.run_dir = self.folder / "run"
+
+    def command(self, steps=30, batch=8, *more, run_dir=None):
+        return [GPT, "--data", self.data, *SMALL, "--steps", steps, "--global-batch", batch,
+                "--run-dir", run_dir or self.run_dir, *more]
+
+    def start(self, command):
+        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        self.addCleanup(lambda: process.poll() is None and (process.kill(), process.communicate()))
+        return process
+
+    def wait_for_step(self, step, path=None):
+        path = path or self.run_dir / "metrics.jsonl"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if path.exists() and re.search(rf'"step","step":{step},', path.read_text()):
+                return
+            time.sleep(0.01)
+        self.fail(f"step {step} did not come")
+
+    def undisturbed(self, steps, *more):
+        folder = self.folder / "undisturbed"
+        self.succeed(self.command(steps, 8, *more, run_dir=folder))
+        return losses(folder / "metrics.jsonl")
+
+    def test_every_launcher_gives_the_same_losses(self):
+        all_losses = []
+        for i, prefix in enumerate([[], mpirun(2), [LOCKSTEP, "run", "-n", 2, "--"]]):
+            folder = self.folder / str(i)
+            self.succeed([*prefix, *self.command(10, 8, "--precision", "f64", run_dir=folder)])
+            all_losses.append(losses(folder / "metrics.jsonl"))
+        for other in all_losses[1:]:
+            self.assertEqual(other.keys(), all_losses[0].keys())
+            for step in other:
+                self.assertAlmostEqual(other[step], all_losses[0][step], delta=1e-12)
+
+    def test_what_lies_in_the_run_directory(self):
+        self.succeed(mpirun(2, *self.command(10, 8, "--validation-fraction", 0.1,
+                                             "--validation-every", 5, "--checkpoint-every", 4,
+                                             "--keep", 2)))
+        self.assertEqual(sorted(p.name for p in self.run_dir.iterdir() if p.name[0] != "."),
+                         ["checkpoints", "config.json", "log", "metrics.jsonl"])
+        self.assertEqual(sorted(p.name for p in (self.run_dir / "checkpoints").iterdir()
+                                if p.name[0] != "."), ["step-00000008", "step-00000010"])
+        self.assertEqual(sorted(p.name for p in (self.run_dir / "log").iterdir()),
+                         ["rank-0.log", "rank-1.log"])
+        config = json.loads((self.run_dir / "config.json").read_text())
+        self.assertEqual((config["world_size"], config["trainer"]["steps"]), (2, 10))
+        kinds = [e["event"] for e in events(self.run_dir / "metrics.jsonl")]
+        self.assertEqual(kinds.count("step"), 10)
+        self.assertEqual(kinds.count("validation"), 2)
+        self.assertEqual(kinds.count("checkpoint"), 3)
+        self.assertEqual((kinds[0], kinds[-1]), ("start", "finish"))
+        for event in events(self.run_dir / "metrics.jsonl", "step"):
+            self.assertGreater(event["tokens_per_second"], 0)
+            self.assertEqual(set(event["time"]), {"data", "forward", "backward",
+                                                  "exposed_communication", "optimizer",
+                                                  "checkpoint"})
+        self.succeed([LOCKSTEP, "checkpoint", "verify", self.run_dir / "checkpoints"])
+
+    def test_a_stop_request_saves_and_exits_75_and_resuming_goes_on(self):
+        expected = self.undisturbed(400)
+        for ranks, number in ((1, signal.SIGTERM), (2, signal.SIGUSR1)):
+            with self.subTest(ranks=ranks):
+                folder = self.folder / f"stopped-{ranks}"
+                process = self.start(launch(ranks, *self.command(400, run_dir=folder)))
+                self.wait_for_step(5, folder / "metrics.jsonl")
+                process.send_signal(number)
+                _, error = process.communicate(timeout=60)
+                self.assertEqual(process.returncode, 75, error)
+                stopped = events(folder / "metrics.jsonl", "preempted")[-1]["step"]
+                self.assertLess(stopped, 400)
+                self.succeed(launch(ranks, *self.command(400, run_dir=folder)))
+                self.assertEqual(events(folder / "metrics.jsonl", "resume")[-1]["step"], stopped)
+                self.same(losses(folder / "metrics.jsonl"), expected, ranks)
+
+    def test_lockstep_run_turns_sigterm_into_a_clean_stop(self):
+        process = self.start([LOCKSTEP, "run", "-n", 2, "--", *self.command(20000)])
+        self.wait_for_step(3)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75)
+
+    def test_a_killed_run_resumes_to_the_same_losses_at_another_world_size(self):
+        expected = self.undisturbed(300)
+        process = self.start(self.command(300, 8, "--checkpoint-every", 10))
+        self.wait_for_step(25)
+        process.kill()
+        process.communicate()
+        self.succeed(mpirun(2, *self.command(300, 8, "--checkpoint-every", 10)))
+        self.assertGreaterEqual(events(self.run_dir / "metrics.jsonl", "resume")[-1]["step"], 20)
+        self.same(losses(self.run_dir / "metrics.jsonl"), expected, 2)
+
+    def same(self, found, expected, ranks):
+        self.assertEqual(found.keys(), expected.keys())
+        for step, loss in expected.items():
+            # One rank repeats the arithmetic to the bit; two sum in another order.
+            self.assertAlmostEqual(found[step], loss, delta=0 if ranks == 1 else 2e-4,
+                                   msg=f"step {step}")
+
+    def test_a_finished_run_says_so(self):
+        self.succeed(self.command(5))
+        before = (self.run_dir / "metrics.jsonl").read_text()
+        again = self.succeed(self.command(5))
+        self.assertIn("has finished", again.stdout)
+        self.assertEqual(losses(self.run_dir / "metrics.jsonl").keys(), set(range(1, 6)))
+        self.assertTrue((self.run_dir / "metrics.jsonl").read_text().startswith(before))
+
+    def test_resume_never_starts_anew_and_loses_nothing(self):
+        self.succeed(self.command(5))
+        self.succeed(self.command(3, 8, "--resume", "never"))
+        self.assertEqual(set(losses(self.run_dir / "metrics.jsonl")), {1, 2, 3})
+        self.assertTrue((self.run_dir / "checkpoints.1" / "step-00000005").exists())
+        self.assertEqual(len(losses(self.run_dir / "metrics.1.jsonl")), 5)
+
+    def test_sampling_from_a_checkpoint(self):
+        self.succeed(self.command(5))
+        command = [GPT, *SMALL, "--steps", 0, "--resume", self.run_dir / "checkpoints",
+                   "--prompt", "and ", "--sample", 20]
+        first, second = self.succeed(command), self.succeed(command)
+        self.assertTrue(first.stdout.startswith("and "))
+        self.assertEqual(first.stdout, second.stdout)
+
+    def test_two_live_runs_cannot_share_a_directory(self):
+        process = self.start(self.command(100000))
+        self.wait_for_step(1)
+        result = run(self.command(10))
+        self.assertEqual(result.returncode, 2)
+        self.assertIn(str(process.pid), result.stderr)
+        process.kill()
+        process.communicate()
+
+    def test_a_resumed_run_keeps_its_batch_and_seed(self):
+        self.succeed(self.command(5))
+        result = run(self.command(10, 4))
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("--global-batch 8", result.stderr)
+
+
+if __name__ == "__main__":
+    main()
