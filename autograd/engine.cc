@@ -232,8 +232,9 @@ void Tensor::backward(BackwardOptions options) const {
 }
 
 void Tensor::backward(const Tensor& gradient, BackwardOptions options) const {
-  LOCKSTEP_CHECK(requires_grad(), "backward() of a constant: nothing it was computed from requires "
-                                  "a gradient, or it was computed under NoGrad");
+  LOCKSTEP_CHECK(requires_grad(),
+                 "backward() of a constant: nothing it was computed from requires "
+                 "a gradient, or it was computed under NoGrad");
   Engine engine({this, 1}, {}, {.retain_graph = options.retain_graph});
   engine.seed(*this, gradient);
   engine.run();
@@ -246,9 +247,10 @@ std::vector<Tensor> grad(std::span<const Tensor> outputs, std::span<const Tensor
   for (size_t i = 0; i < inputs.size(); ++i) {
     LOCKSTEP_CHECK(inputs[i].requires_grad(), "grad: input ", i, " does not require a gradient");
   }
-  Engine engine(outputs, inputs, {.create_graph = options.create_graph,
-                                  .retain_graph = options.retain_graph,
-                                  .accumulate = false});
+  Engine engine(outputs, inputs,
+                {.create_graph = options.create_graph,
+                 .retain_graph = options.retain_graph,
+                 .accumulate = false});
   for (size_t i = 0; i < outputs.size(); ++i) {
     LOCKSTEP_CHECK(outputs[i].requires_grad(), "grad: output ", i, " is a constant");
     LOCKSTEP_CHECK(!seeds.empty() || outputs[i].elements() == 1, "grad: output ", i, " of shape ",

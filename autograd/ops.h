@@ -137,9 +137,7 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 inline Tensor select(const Tensor& condition, const Tensor& a, const Tensor& b) {
   return where(condition, a, b);
 }
-inline Tensor select(bool condition, const Tensor& a, const Tensor& b) {
-  return condition ? a : b;
-}
+inline Tensor select(bool condition, const Tensor& a, const Tensor& b) { return condition ? a : b; }
 
 Tensor to(const Tensor& x, DType dtype);
 
@@ -189,7 +187,8 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOp
 // matrix (Dao et al. 2022). scale 0: 1/sqrt(feature).
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                     AttentionOptions options = {.causal = false, .scale = 0});
-// qkv [batch, time, 3·width], the three side by side, each of `heads` heads -> [batch, time, width].
+// qkv [batch, time, 3·width], the three side by side, each of `heads` heads -> [batch, time,
+// width].
 Tensor packed_attention(const Tensor& qkv, int heads, bool causal = true);
 
 // Zeroes elements with probability p and scales the rest by 1/(1-p). The mask is a function of the

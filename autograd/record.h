@@ -42,7 +42,8 @@ class Saved {
 
  private:
   const Tensor& checked() const {
-    if (tensor_ && tensor_.value().storage()->version() != version_) [[unlikely]] changed();
+    if (tensor_ && tensor_.value().storage()->version() != version_) [[unlikely]]
+      changed();
     return tensor_;
   }
   [[noreturn]] void changed() const;
@@ -61,8 +62,7 @@ class Gradients {
   // `make(Into)` or `make()` is called only when input i needs a gradient. The Into is an offer:
   // memory where the gradient may go at once.
   template <class F>
-    requires(!std::convertible_to<F, Tensor>)
-  void add(int i, F&& make) {
+  requires(!std::convertible_to<F, Tensor>) void add(int i, F&& make) {
     if (!needs(i)) return;
     if constexpr (std::invocable<F, Into>) {
       const Into offered = offer(i);

@@ -85,9 +85,7 @@ Into Leaf::offer() const {
 
 // An own gradient may be what flowed here and is used elsewhere, or be expanded: not to be added to
 // in place.
-bool Leaf::owns_gradient() const {
-  return gradient_.contiguous() && gradient_.storage()->unique();
-}
+bool Leaf::owns_gradient() const { return gradient_.contiguous() && gradient_.storage()->unique(); }
 
 void Leaf::accumulate(const Tensor& gradient, const Into& offered) {
   const Array& value = gradient.value();

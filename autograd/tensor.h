@@ -91,8 +91,10 @@ class Node : public RefCounted {
   const char* name() const { return name_; }
   uint64_t id() const { return id_; }  // creation order in this thread
   int outputs() const { return outputs_; }
-  std::span<Edge> edges() { return {edge_count_ <= kInline ? inline_edges_ : edges_.data(),
-                                    static_cast<size_t>(edge_count_)}; }
+  std::span<Edge> edges() {
+    return {edge_count_ <= kInline ? inline_edges_ : edges_.data(),
+            static_cast<size_t>(edge_count_)};
+  }
   void connect(std::span<const Tensor* const> inputs);
   virtual bool is_leaf() const { return false; }
 

@@ -93,8 +93,7 @@ struct CausalSelfAttention : Layer<CausalSelfAttention> {
 class Sequential : public Layer<Sequential> {
  public:
   template <class... M>
-    requires(std::derived_from<M, Module> && ...)
-  explicit Sequential(M... modules) {
+  requires(std::derived_from<M, Module>&&...) explicit Sequential(M... modules) {
     (items_.push_back(std::make_unique<Holder<M>>(std::move(modules))), ...);
   }
   Tensor forward(const Tensor& x) {

@@ -105,7 +105,8 @@ class Layer : public Module {
  public:
   template <class... Args>
   decltype(auto) operator()(Args&&... args) {
-    if (!placed()) [[unlikely]] place({});
+    if (!placed()) [[unlikely]]
+      place({});
     const ScopeFrame scope(path());
     return static_cast<Self*>(this)->forward(std::forward<Args>(args)...);
   }

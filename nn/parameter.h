@@ -50,7 +50,8 @@ class Parameter {
   // Gives it memory: `value` has its shape. What it held before moves there. The gradient's seat is
   // kept.
   void seat(Array value);
-  // Writes initial values of elements [first, first + values.elements()) into `values` (contiguous).
+  // Writes initial values of elements [first, first + values.elements()) into `values`
+  // (contiguous).
   void initialize(const Array& values, int64_t first, std::string_view name, uint64_t seed) const;
 
   // A frozen parameter takes no gradient and no update.
@@ -59,8 +60,9 @@ class Parameter {
 
   Leaf& leaf() const;
   // What backward has added up; empty if nothing.
-  Tensor grad() const { return state_->leaf && leaf().has_gradient() ? Tensor(leaf().gradient())
-                                                                       : Tensor(); }
+  Tensor grad() const {
+    return state_->leaf && leaf().has_gradient() ? Tensor(leaf().gradient()) : Tensor();
+  }
 
   // True while a gradient is not yet the group's mean: an optimizer refuses to step.
   bool reduction_pending() const { return state_->reduction_pending; }

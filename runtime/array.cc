@@ -26,8 +26,7 @@ Array Array::full(Shape shape, double value, DType dtype, Device device) {
   return result;
 }
 
-Array Array::from_bytes(const void* values, size_t count, DType dtype, Shape shape,
-                        Device device) {
+Array Array::from_bytes(const void* values, size_t count, DType dtype, Shape shape, Device device) {
   LOCKSTEP_CHECK(static_cast<int64_t>(count) == shape.elements(), count,
                  " values for an array of shape ", shape);
   Array result = empty(shape, dtype, device);

@@ -12,13 +12,13 @@ namespace lockstep {
 class Kernels;
 
 struct MemoryStatistics {
-  int64_t in_use_bytes = 0;       // held by live storages
+  int64_t in_use_bytes = 0;  // held by live storages
   int64_t peak_in_use_bytes = 0;
-  int64_t reserved_bytes = 0;     // taken from the system: in use and cached
+  int64_t reserved_bytes = 0;  // taken from the system: in use and cached
   int64_t peak_reserved_bytes = 0;
-  int64_t limit_bytes = 0;        // 0: none
-  int64_t allocations = 0;        // requests, since start
-  int64_t system_allocations = 0; // of them, those that the cache could not serve
+  int64_t limit_bytes = 0;         // 0: none
+  int64_t allocations = 0;         // requests, since start
+  int64_t system_allocations = 0;  // of them, those that the cache could not serve
 };
 
 // Thrown when memory in use would exceed the limit, or the system has no more.

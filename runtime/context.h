@@ -13,12 +13,12 @@ class ScopeFrame;
 // Everything that is "current", per thread: N ranks can be N threads of one process. A thread
 // starts with the defaults; one that works for another copies that one's context.
 struct Context {
-  Device device;             // where new arrays go
-  bool gradients = true;     // ops record (autograd/mode.h)
-  bool reproducible = false;  // fixed order of every sum, whatever the thread count
-  int threads = 0;           // for parallel_for and vendor libraries; 0: as many as may run here
-  RandomKey random;          // the next random operation's key
-  Tracer* tracer = nullptr;  // sees every op of this thread (runtime/trace.h)
+  Device device;                // where new arrays go
+  bool gradients = true;        // ops record (autograd/mode.h)
+  bool reproducible = false;    // fixed order of every sum, whatever the thread count
+  int threads = 0;              // for parallel_for and vendor libraries; 0: as many as may run here
+  RandomKey random;             // the next random operation's key
+  Tracer* tracer = nullptr;     // sees every op of this thread (runtime/trace.h)
   ScopeFrame* scope = nullptr;  // innermost open module (runtime/trace.h)
   uint64_t next_node_id = 1;    // creation order of autograd nodes
 };

@@ -56,7 +56,8 @@ std::string concat(std::initializer_list<Piece> pieces);
 
 // Throws Error with the message built from the pieces unless `condition` holds; the pieces are only
 // evaluated when it does not.
-#define LOCKSTEP_CHECK(condition, ...)                            \
-  do {                                                            \
-    if (!(condition)) [[unlikely]] ::lockstep::fail({__VA_ARGS__}); \
+#define LOCKSTEP_CHECK(condition, ...) \
+  do {                                 \
+    if (!(condition)) [[unlikely]]     \
+      ::lockstep::fail({__VA_ARGS__}); \
   } while (false)

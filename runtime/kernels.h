@@ -36,7 +36,7 @@ struct AttentionOptions {
 struct UpdateRun {
   void* parameter = nullptr;
   const void* gradient = nullptr;
-  void* first_moment = nullptr;   // SGD: the momentum buffer
+  void* first_moment = nullptr;  // SGD: the momentum buffer
   void* second_moment = nullptr;
   int64_t elements = 0;
   DType dtype = DType::f32;
@@ -110,7 +110,8 @@ class Kernels {
   // Any of dx, dweight, dbias may have no data: not wanted. Each has its own beta.
   virtual void layer_norm_backward(const View& dy, const View& x, const View& weight,
                                    const View& mean, const View& inverse_deviation, const View& dx,
-                                   const View& dweight, const View& dbias, const double beta[3]) = 0;
+                                   const View& dweight, const View& dbias,
+                                   const double beta[3]) = 0;
   // logits [rows, classes], targets [rows] i64; a row whose target is `ignore` has loss 0.
   // loss and log_sum_exp are [rows] in f32 (f64 for f64).
   virtual void cross_entropy(const View& logits, const View& targets, int64_t ignore,
@@ -142,7 +143,8 @@ class Kernels {
   // y = x * mask / (1 - p), contiguous, with mask drawn from `key`; dimension 0 counts samples.
   // The backward pass is the same call on dy.
   virtual void dropout(const View& x, double p, RandomKey key, const View& y, double beta) = 0;
-  // Contiguous fills: U[low, high) and N(mean, deviation), element i a function of (key, first + i).
+  // Contiguous fills: U[low, high) and N(mean, deviation), element i a function of (key, first +
+  // i).
   virtual void uniform(const View& y, double low, double high, RandomKey key, uint64_t first) = 0;
   virtual void normal(const View& y, double mean, double deviation, RandomKey key,
                       uint64_t first) = 0;

@@ -16,7 +16,7 @@ constexpr size_t kHeaderBytes = (sizeof(Storage) + kAlignment - 1) / kAlignment 
 
 Ref<Storage> Storage::allocate(Device device, size_t bytes) {
   if (device.kind == DeviceKind::cpu && bytes <= kInlineBytes) {
-    void* block = ::operator new(kHeaderBytes + bytes, std::align_val_t{kAlignment});
+    void* block = ::operator new (kHeaderBytes + bytes, std::align_val_t{kAlignment});
     void* data = static_cast<char*>(block) + kHeaderBytes;
     return Ref<Storage>(new (block) Storage(device, data, bytes, true));
   }
@@ -45,7 +45,7 @@ void Storage::attach() {
 void Storage::destroy() {
   if (inline_) {
     this->~Storage();
-    ::operator delete(static_cast<void*>(this), std::align_val_t{kAlignment});
+    ::operator delete (static_cast<void*>(this), std::align_val_t{kAlignment});
     return;
   }
   if (give_back_) {

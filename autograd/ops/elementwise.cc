@@ -39,8 +39,8 @@ constexpr std::array<UnaryEntry, sizeof...(F)> unary_entries(math::TypeList<F...
 
 template <class... F>
 constexpr std::array<BinaryEntry, sizeof...(F)> binary_entries(math::TypeList<F...>) {
-  return {BinaryEntry{F::name, {math::reads_of<F>(0), math::reads_of<F>(1)},
-                      &binary_derivative<F>}...};
+  return {
+      BinaryEntry{F::name, {math::reads_of<F>(0), math::reads_of<F>(1)}, &binary_derivative<F>}...};
 }
 
 template <class... F>
@@ -96,8 +96,8 @@ Tensor unary(int index, const Tensor& x, std::initializer_list<double> attribute
   const Array y = kernels::unary(entry.name, op, x.value());
   if (!records({&x})) return constant({entry.name}, y, {&x});
   return record({entry.name}, y, {&x},
-                [op, x = Saved(x, entry.reads.a), y = Saved(y, entry.reads.out)](
-                    const Tensor& dy, Gradients& out) {
+                [op, x = Saved(x, entry.reads.a), y = Saved(y, entry.reads.out)](const Tensor& dy,
+                                                                                 Gradients& out) {
                   const UnaryEntry& entry = kUnary[op.index];
                   if (entry.reads.is_zero) return;
                   if (entry.reads.is_one) return out.add(0, dy);

@@ -23,7 +23,6 @@ Tensor reduced(const Shape& shape, const Shape& full, Into into, const F& make) 
   return recording() ? sum_to(wide, shape) : Tensor(kernels::sum_to(wide.value(), shape, into));
 }
 
-
 }  // namespace
 
 Tensor matmul(const Tensor& a, const Tensor& b) {
@@ -46,8 +45,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
           }
           Shape full = dy.shape();
           full[full.rank() - 2] = a->dim(-1);
-          return reduced(b_shape, full, into,
-                         [&](Into to) { return product(a->mT(), dy, to); });
+          return reduced(b_shape, full, into, [&](Into to) { return product(a->mT(), dy, to); });
         });
       });
 }
@@ -67,26 +65,26 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   }
   const Array flat = kernels::contiguous(x.value()).reshape({rows, x.dim(-1)});
   kernels::matmul(flat, weight.value().transpose(0, 1), into);
-  return record(
-      {"linear"}, into.destination.reshape(shape), {&x, &weight, &bias},
-      [shape = x.shape(), x = Saved(x, weight.requires_grad()),
-       weight = Saved(weight, x.requires_grad())](const Tensor& dy, Gradients& out) {
-        const Tensor dy_rows = rows_of(dy);
-        out.add(0, [&](Into into) -> Tensor {
-          if (recording()) return reshape(matmul(dy_rows, *weight), shape);
-          Into rows = into;
-          if (into) rows.destination = into.destination.try_view({dy_rows.dim(0), shape.back()});
-          const Array dx = kernels::matmul(dy_rows.value(), weight.value(), rows);
-          return into && dx.storage() == into.destination.storage() ? into.destination
-                                                                    : dx.reshape(shape);
-        });
-        out.add(1, [&](Into into) { return product(dy_rows.mT(), rows_of(*x), into); });
-        out.add(2, [&](Into into) -> Tensor {
-          const Shape width{dy_rows.dim(1)};
-          if (recording()) return sum_to(dy_rows, width);
-          return kernels::sum_to(dy_rows.value(), width, into);
-        });
-      });
+  return record({"linear"}, into.destination.reshape(shape), {&x, &weight, &bias},
+                [shape = x.shape(), x = Saved(x, weight.requires_grad()),
+                 weight = Saved(weight, x.requires_grad())](const Tensor& dy, Gradients& out) {
+                  const Tensor dy_rows = rows_of(dy);
+                  out.add(0, [&](Into into) -> Tensor {
+                    if (recording()) return reshape(matmul(dy_rows, *weight), shape);
+                    Into rows = into;
+                    if (into)
+                      rows.destination = into.destination.try_view({dy_rows.dim(0), shape.back()});
+                    const Array dx = kernels::matmul(dy_rows.value(), weight.value(), rows);
+                    return into && dx.storage() == into.destination.storage() ? into.destination
+                                                                              : dx.reshape(shape);
+                  });
+                  out.add(1, [&](Into into) { return product(dy_rows.mT(), rows_of(*x), into); });
+                  out.add(2, [&](Into into) -> Tensor {
+                    const Shape width{dy_rows.dim(1)};
+                    if (recording()) return sum_to(dy_rows, width);
+                    return kernels::sum_to(dy_rows.value(), width, into);
+                  });
+                });
 }
 
 }  // namespace lockstep

@@ -61,27 +61,25 @@ Tensor layer_norm_formula(const Tensor& x, const Tensor& weight, const Tensor& b
 }  // namespace
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon) {
-  kernels::LayerNorm result =
-      kernels::layer_norm(x.value(), weight.value(), bias.value(), epsilon);
+  kernels::LayerNorm result = kernels::layer_norm(x.value(), weight.value(), bias.value(), epsilon);
   Array y = std::move(result.y);
   result.y = Array();
-  return record(
-      {"layer_norm"}, std::move(y), {&x, &weight, &bias},
-      [x = Saved(x), weight = Saved(weight), bias = Saved(bias), result = std::move(result),
-       epsilon](const Tensor& dy, Gradients& out) {
-        const Tensor w = weight ? *weight : Tensor(), b = bias ? *bias : Tensor();
-        if (recording()) {
-          return add_recorded(out, {*x, w, b}, dy,
-                              [&] { return layer_norm_formula(*x, w, b, epsilon); });
-        }
-        kernels::LayerNormWanted wanted{out.needs(0), out.needs(1), out.needs(2),
-                                        out.offer(0), out.offer(1), out.offer(2)};
-        const kernels::LayerNormGradients gradients =
-            kernels::layer_norm_backward(dy.value(), x.value(), w.value(), result, wanted);
-        out.deliver(0, gradients.x, wanted.into_x);
-        out.deliver(1, gradients.weight, wanted.into_weight);
-        out.deliver(2, gradients.bias, wanted.into_bias);
-      });
+  return record({"layer_norm"}, std::move(y), {&x, &weight, &bias},
+                [x = Saved(x), weight = Saved(weight), bias = Saved(bias),
+                 result = std::move(result), epsilon](const Tensor& dy, Gradients& out) {
+                  const Tensor w = weight ? *weight : Tensor(), b = bias ? *bias : Tensor();
+                  if (recording()) {
+                    return add_recorded(out, {*x, w, b}, dy,
+                                        [&] { return layer_norm_formula(*x, w, b, epsilon); });
+                  }
+                  kernels::LayerNormWanted wanted{out.needs(0), out.needs(1), out.needs(2),
+                                                  out.offer(0), out.offer(1), out.offer(2)};
+                  const kernels::LayerNormGradients gradients = kernels::layer_norm_backward(
+                      dy.value(), x.value(), w.value(), result, wanted);
+                  out.deliver(0, gradients.x, wanted.into_x);
+                  out.deliver(1, gradients.weight, wanted.into_weight);
+                  out.deliver(2, gradients.bias, wanted.into_bias);
+                });
 }
 
 Tensor one_hot(const Tensor& ids, int64_t classes, DType dtype) {
@@ -120,8 +118,8 @@ Tensor row_losses(const Tensor& logits, const Tensor& targets, int64_t ignore) {
       kernels::cross_entropy(logits.value(), targets.value(), ignore);
   return record(
       {"cross_entropy"}, result.loss, {&logits},
-      [logits = Saved(logits), targets = Saved(targets), ignore,
-       log_sum_exp = result.log_sum_exp](const Tensor& dloss, Gradients& out) {
+      [logits = Saved(logits), targets = Saved(targets), ignore, log_sum_exp = result.log_sum_exp](
+          const Tensor& dloss, Gradients& out) {
         out.add(0, [&](Into into) -> Tensor {
           if (!recording()) {
             return kernels::cross_entropy_backward(logits.value(), targets.value(), ignore,
@@ -194,26 +192,24 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
   LOCKSTEP_CHECK(q.rank() == 4, "attention: queries of shape ", q.shape(),
                  ", expected [batch, heads, time, feature]");
   if (options.scale == 0) options.scale = 1 / std::sqrt(static_cast<double>(q.dim(3)));
-  const kernels::Attention result =
-      kernels::attention(q.value(), k.value(), v.value(), options);
-  return record(
-      {"attention"}, result.out, {&q, &k, &v},
-      [q = Saved(q), k = Saved(k), v = Saved(v), result, options](const Tensor& dy,
-                                                                  Gradients& out) {
-        if (recording()) {
-          return add_recorded(out, {*q, *k, *v}, dy,
-                              [&] { return attention_formula(*q, *k, *v, options); });
-        }
-        const auto like = [](const Saved& x) {
-          return Array::empty(x->shape(), x->dtype(), x->device());
-        };
-        const Array dq = like(q), dk = like(k), dv = like(v);
-        kernels::attention_backward(dy.value(), q.value(), k.value(), v.value(), result, options,
-                                    dq, dk, dv);
-        out.add(0, dq);
-        out.add(1, dk);
-        out.add(2, dv);
-      });
+  const kernels::Attention result = kernels::attention(q.value(), k.value(), v.value(), options);
+  return record({"attention"}, result.out, {&q, &k, &v},
+                [q = Saved(q), k = Saved(k), v = Saved(v), result, options](const Tensor& dy,
+                                                                            Gradients& out) {
+                  if (recording()) {
+                    return add_recorded(out, {*q, *k, *v}, dy,
+                                        [&] { return attention_formula(*q, *k, *v, options); });
+                  }
+                  const auto like = [](const Saved& x) {
+                    return Array::empty(x->shape(), x->dtype(), x->device());
+                  };
+                  const Array dq = like(q), dk = like(k), dv = like(v);
+                  kernels::attention_backward(dy.value(), q.value(), k.value(), v.value(), result,
+                                              options, dq, dk, dv);
+                  out.add(0, dq);
+                  out.add(1, dk);
+                  out.add(2, dv);
+                });
 }
 
 Tensor packed_attention(const Tensor& qkv, int heads, bool causal) {
@@ -226,8 +222,7 @@ Tensor packed_attention(const Tensor& qkv, int heads, bool causal) {
   const Tensor dense = contiguous(qkv);
   const auto [q, k, v] = unpack(dense.value(), heads);
   const kernels::Attention result = kernels::attention(q, k, v, options);
-  const Array merged =
-      result.out.transpose(1, 2).try_view({qkv.dim(0), qkv.dim(1), width});
+  const Array merged = result.out.transpose(1, 2).try_view({qkv.dim(0), qkv.dim(1), width});
   return record({"packed_attention"}, merged, {&dense},
                 [qkv = Saved(dense), result, heads, options](const Tensor& dy, Gradients& out) {
                   if (recording()) {

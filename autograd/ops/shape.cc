@@ -40,19 +40,17 @@ Tensor contiguous(const Tensor& x) {
 
 Tensor unsqueeze(const Tensor& x, int dim) {
   dim = normalize_dim("unsqueeze", dim, x.rank() + 1);
-  return record({"unsqueeze"}, x.value().unsqueeze(dim), {&x},
-                [dim](const Tensor& dy, Gradients& out) {
-                  out.add(0, [&] { return squeeze(dy, dim); });
-                });
+  return record(
+      {"unsqueeze"}, x.value().unsqueeze(dim), {&x},
+      [dim](const Tensor& dy, Gradients& out) { out.add(0, [&] { return squeeze(dy, dim); }); });
 }
 
 Tensor squeeze(const Tensor& x, int dim) {
   dim = normalize_dim("squeeze", dim, x.rank());
   if (x.dim(dim) != 1) return x;
-  return record({"squeeze"}, x.value().squeeze(dim), {&x},
-                [dim](const Tensor& dy, Gradients& out) {
-                  out.add(0, [&] { return unsqueeze(dy, dim); });
-                });
+  return record({"squeeze"}, x.value().squeeze(dim), {&x}, [dim](const Tensor& dy, Gradients& out) {
+    out.add(0, [&] { return unsqueeze(dy, dim); });
+  });
 }
 
 Tensor expand(const Tensor& x, const Shape& shape) {
@@ -101,8 +99,7 @@ std::vector<Tensor> chunk(const Tensor& x, int count, int dim) {
   for (int i = 0; i < count; ++i) parts.push_back(x.value().narrow(dim, i * length, length));
   const Tensor* inputs[] = {&x};
   return record_many({"chunk"}, std::move(parts), inputs,
-                     [dim, length, shape = x.shape()](std::span<const Tensor> dys,
-                                                      Gradients& out) {
+                     [dim, length, shape = x.shape()](std::span<const Tensor> dys, Gradients& out) {
                        out.add(0, [&]() -> Tensor {
                          Tensor total;
                          for (size_t i = 0; i < dys.size(); ++i) {

@@ -28,8 +28,8 @@ std::vector<int32_t> generate(Model& model, std::span<const int32_t> prompt,
   std::vector<int64_t> tokens(prompt.begin(), prompt.end());
   std::vector<int32_t> result;
   while (static_cast<int64_t>(result.size()) < options.tokens) {
-    const int64_t time = std::min<int64_t>(static_cast<int64_t>(tokens.size()),
-                                           model.config.context);
+    const int64_t time =
+        std::min<int64_t>(static_cast<int64_t>(tokens.size()), model.config.context);
     const std::span<const int64_t> window(tokens.end() - time, tokens.end());
     const Tensor logits = model(Tensor(Array::from(window, {1, time})));
     const Array last = logits.value().select(1, time - 1);

@@ -111,8 +111,7 @@ void export_model(const std::filesystem::path& directory, Model& model) {
     data.data = kept.back().data();
     tensors.push_back(data);
   }
-  check(files::write_safetensors(disk, directory / "model.safetensors", tensors,
-                                 {{"format", "pt"}})
+  check(files::write_safetensors(disk, directory / "model.safetensors", tensors, {{"format", "pt"}})
             .status());
   const Config& config = model.config;
   const nlohmann::ordered_json json{{"architectures", {"GPT2LMHeadModel"}},

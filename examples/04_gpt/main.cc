@@ -22,8 +22,12 @@ void add_flags(flags::Command& c, gpt::Options& options) {
         options.tokenizer);
   c.add({.name = "--order", .help = "order of the samples", .choices = {"shuffled", "sequential"}},
         options.order);
-  c.add({.name = "--validation-fraction", .help = "end of the data that is held out", .value = "X",
-         .minimum = 0, .maximum = 0.9}, options.validation_fraction);
+  c.add({.name = "--validation-fraction",
+         .help = "end of the data that is held out",
+         .value = "X",
+         .minimum = 0,
+         .maximum = 0.9},
+        options.validation_fraction);
   c.group("Model");
   c.add({.name = "--layers", .help = "blocks", .value = "N", .minimum = 1}, options.config.layers);
   c.add({.name = "--heads", .help = "attention heads", .value = "N", .minimum = 1},
@@ -31,28 +35,34 @@ void add_flags(flags::Command& c, gpt::Options& options) {
   c.add({.name = "--width", .help = "channels", .value = "N", .minimum = 1}, options.config.width);
   c.add({.name = "--context", .help = "tokens of a sample", .value = "N", .minimum = 1},
         options.config.context);
-  c.add({.name = "--vocabulary", .help = "tokens known (0: the tokenizer's)", .value = "N",
-         .minimum = 0}, options.config.vocabulary);
+  c.add({.name = "--vocabulary",
+         .help = "tokens known (0: the tokenizer's)",
+         .value = "N",
+         .minimum = 0},
+        options.config.vocabulary);
   c.add({.name = "--init-from", .help = "start from Hugging Face weights", .value = "DIR|FILE"},
         options.init_from);
   c.group("Afterwards");
   c.add({.name = "--export", .help = "write the model in Hugging Face's form", .value = "DIR"},
         options.export_to);
   c.add({.name = "--prompt", .help = "text to continue", .value = "TEXT"}, options.prompt);
-  c.add({.name = "--sample", .help = "tokens to write after the prompt", .value = "N",
-         .minimum = 0}, options.sample);
-  c.add({.name = "--temperature", .help = "of sampling (0: the likeliest token)", .value = "X",
-         .minimum = 0}, options.temperature);
+  c.add(
+      {.name = "--sample", .help = "tokens to write after the prompt", .value = "N", .minimum = 0},
+      options.sample);
+  c.add({.name = "--temperature",
+         .help = "of sampling (0: the likeliest token)",
+         .value = "X",
+         .minimum = 0},
+        options.temperature);
 }
 
 void print_sample(gpt::Task& task, const gpt::Options& options, int64_t seed) {
   if (options.prompt.empty()) fail_usage({"--prompt is empty: one token at least"});
   const std::vector<int32_t> prompt = task.tokenizer().encode(options.prompt);
-  const std::vector<int32_t> tokens =
-      gpt::generate(task.module(), prompt,
-                    {.tokens = options.sample,
-                     .temperature = options.temperature,
-                     .seed = static_cast<uint64_t>(seed)});
+  const std::vector<int32_t> tokens = gpt::generate(task.module(), prompt,
+                                                    {.tokens = options.sample,
+                                                     .temperature = options.temperature,
+                                                     .seed = static_cast<uint64_t>(seed)});
   std::printf("%s%s\n", options.prompt.c_str(), task.tokenizer().decode(tokens).c_str());
 }
 
@@ -60,9 +70,8 @@ int run(train::Session session, const gpt::Options& options) {
   const train::TrainOptions& training = session.options;
   const bool trains = training.steps > 0 || training.epochs > 0;
   std::optional<gpt::Task> task;
-  train::agree(session.communicator, "data", [&] {
-    task.emplace(options, static_cast<uint64_t>(training.seed), trains);
-  });
+  train::agree(session.communicator, "data",
+               [&] { task.emplace(options, static_cast<uint64_t>(training.seed), trains); });
   train::Trainer trainer(session, *task);
   const train::Outcome outcome = trainer.run();
   if (outcome == train::Outcome::stopped) return train::exit_code(outcome);
@@ -78,8 +87,7 @@ int run(train::Session session, const gpt::Options& options) {
 
 int main(int argc, char** argv) {
   gpt::Options options;
-  train::Program program{.name = "gpt",
-                         .summary = "Trains a GPT-2 style language model."};
+  train::Program program{.name = "gpt", .summary = "Trains a GPT-2 style language model."};
   program.add_flags = [&](flags::Command& command) { add_flags(command, options); };
   program.body = [&](train::Session session) { return run(session, options); };
   return program.run(argc, argv);

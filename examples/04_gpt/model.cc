@@ -66,8 +66,7 @@ Model::Model(const Config& config)
 
 Tensor Model::forward(const Tensor& ids) {
   const int64_t time = ids.dim(1);
-  LOCKSTEP_CHECK(time <= config.context, "gpt: ", time, " tokens, the context is ",
-                 config.context);
+  LOCKSTEP_CHECK(time <= config.context, "gpt: ", time, " tokens, the context is ", config.context);
   Tensor x = wte(ids) + narrow(wpe.weight, 0, 0, time);
   for (Block& block : h) x = block(x);
   return linear(ln_f(x), wte.weight);

@@ -31,12 +31,11 @@ void Task::open_data(uint64_t seed) {
   source.check_context(options_.config.context);
   source.check_vocabulary(options_.config.vocabulary);
   const auto [training, held_out] = source.split(options_.validation_fraction);
-  training_.emplace(
-      training, TokenWindows::Options{.context = options_.config.context,
-                                      .order = options_.order == "sequential"
-                                                   ? data::Order::sequential
-                                                   : data::Order::shuffled,
-                                      .seed = seed});
+  training_.emplace(training, TokenWindows::Options{.context = options_.config.context,
+                                                    .order = options_.order == "sequential"
+                                                                 ? data::Order::sequential
+                                                                 : data::Order::shuffled,
+                                                    .seed = seed});
   if (options_.validation_fraction > 0) {
     held_out_.emplace(held_out, TokenWindows::Options{.context = options_.config.context,
                                                       .order = data::Order::sequential});
@@ -59,16 +58,12 @@ Tensor Task::loss() { return cross_entropy((*model_)(inputs_), targets_); }
 
 std::string Task::config_json() const {
   const Config& config = options_.config;
-  return nlohmann::ordered_json{{"data", options_.data.string()},
-                                {"tokenizer", options_.tokenizer},
-                                {"layers", config.layers},
-                                {"heads", config.heads},
-                                {"width", config.width},
-                                {"context", config.context},
-                                {"vocabulary", config.vocabulary},
-                                {"init_from", options_.init_from.string()},
-                                {"order", options_.order},
-                                {"validation_fraction", options_.validation_fraction}}
+  return nlohmann::ordered_json{
+      {"data", options_.data.string()},  {"tokenizer", options_.tokenizer},
+      {"layers", config.layers},         {"heads", config.heads},
+      {"width", config.width},           {"context", config.context},
+      {"vocabulary", config.vocabulary}, {"init_from", options_.init_from.string()},
+      {"order", options_.order},         {"validation_fraction", options_.validation_fraction}}
       .dump(1);
 }
 

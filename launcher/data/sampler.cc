@@ -65,12 +65,12 @@ BatchPlan::BatchPlan(const Options& options) : options_(options) {
                 world_size, " and ", micro_batch});
   }
   if (global_batch < world_size) {
-    fail_usage(
-        {"a global batch of ", global_batch, " has no sample for some of ", world_size, " ranks"});
+    fail_usage({"--global-batch ", global_batch, " is smaller than the ", world_size,
+                " ranks: every rank needs a sample of each step"});
   }
-  if (global_batch % world_size != 0 || global_batch / world_size % micro_batch != 0) {
-    fail_usage({"a global batch of ", global_batch, " does not divide by ", world_size,
-                " ranks × micro-batch ", micro_batch});
+  if (global_batch % (world_size * micro_batch) != 0) {
+    fail_usage({"--global-batch ", global_batch, " does not divide by ", world_size,
+                " ranks x --micro-batch ", micro_batch});
   }
   accumulation_ = global_batch / world_size / micro_batch;
 }

@@ -47,9 +47,8 @@ void require_same(Communicator& communicator, std::string_view what, const std::
       std::getline(first, expected);
       std::getline(other, found);
     } while (expected == found && (first || other));
-    throw AgreedFailure(concat({what, " differ: rank 0 has", expected, ", rank ", rank, " has",
-                                found}),
-                        2);
+    throw AgreedFailure(
+        concat({what, " differ: rank 0 has", expected, ", rank ", rank, " has", found}), 2);
   }
 }
 

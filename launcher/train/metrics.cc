@@ -40,7 +40,8 @@ void Metrics::step(const StepMetrics& m) {
                         {"checkpoint", m.time.checkpoint}}},
                       {"memory_bytes", m.memory_bytes}});
   if (!std::isfinite(m.loss) || !std::isfinite(m.gradient_norm)) {
-    event("not_finite", {{"step", m.step}, {"what", std::isfinite(m.loss) ? "gradient_norm" : "loss"}});
+    event("not_finite",
+          {{"step", m.step}, {"what", std::isfinite(m.loss) ? "gradient_norm" : "loss"}});
   }
 }
 

@@ -13,58 +13,108 @@ void TrainOptions::add_to(flags::Command& c) {
   c.group("Length and batches");
   c.add({.name = "--steps", .help = "optimizer steps of the whole run", .value = "N", .minimum = 0},
         steps);
-  c.add({.name = "--epochs", .help = "passes over the data, instead of --steps", .value = "X",
-         .minimum = 0}, epochs);
-  c.add({.name = "--global-batch", .help = "samples of one step, over all ranks", .value = "N",
-         .minimum = 1}, global_batch);
-  c.add({.name = "--micro-batch", .help = "samples of one forward on one rank (0: all at once)",
-         .value = "N", .minimum = 0}, micro_batch);
+  c.add({.name = "--epochs",
+         .help = "passes over the data, instead of --steps",
+         .value = "X",
+         .minimum = 0},
+        epochs);
+  c.add({.name = "--global-batch",
+         .help = "samples of one step, over all ranks",
+         .value = "N",
+         .minimum = 1},
+        global_batch);
+  c.add({.name = "--micro-batch",
+         .help = "samples of one forward on one rank (0: all at once)",
+         .value = "N",
+         .minimum = 0},
+        micro_batch);
   c.group("Optimizer");
   c.add({.name = "--optimizer", .help = "update rule", .choices = {"sgd", "adam", "adamw"}},
         optimizer);
   c.add({.name = "--learning-rate", .help = "highest learning rate", .value = "X", .minimum = 0},
         learning_rate);
-  c.add({.name = "--schedule", .help = "course of the rate after warm-up",
-         .choices = {"constant", "linear", "cosine"}}, schedule);
-  c.add({.name = "--warmup-steps", .help = "steps over which the rate rises", .value = "N",
-         .minimum = 0}, warmup_steps);
-  c.add({.name = "--minimum-learning-rate", .help = "the rate at the end (default: a tenth)",
-         .value = "X", .minimum = 0}, minimum_learning_rate);
-  c.add({.name = "--beta1", .help = "Adam's decay of the first moment", .value = "X", .minimum = 0,
-         .maximum = 1}, beta1);
-  c.add({.name = "--beta2", .help = "Adam's decay of the second moment", .value = "X", .minimum = 0,
-         .maximum = 1}, beta2);
+  c.add({.name = "--schedule",
+         .help = "course of the rate after warm-up",
+         .choices = {"constant", "linear", "cosine"}},
+        schedule);
+  c.add({.name = "--warmup-steps",
+         .help = "steps over which the rate rises",
+         .value = "N",
+         .minimum = 0},
+        warmup_steps);
+  c.add({.name = "--minimum-learning-rate",
+         .help = "the rate at the end (default: a tenth)",
+         .value = "X",
+         .minimum = 0},
+        minimum_learning_rate);
+  c.add({.name = "--beta1",
+         .help = "Adam's decay of the first moment",
+         .value = "X",
+         .minimum = 0,
+         .maximum = 1},
+        beta1);
+  c.add({.name = "--beta2",
+         .help = "Adam's decay of the second moment",
+         .value = "X",
+         .minimum = 0,
+         .maximum = 1},
+        beta2);
   c.add({.name = "--epsilon", .help = "Adam's epsilon", .value = "X", .minimum = 0}, epsilon);
   c.add({.name = "--momentum", .help = "momentum of sgd", .value = "X", .minimum = 0}, momentum);
-  c.add({.name = "--weight-decay", .help = "decay of tensors of two or more dimensions",
-         .value = "X", .minimum = 0}, weight_decay);
-  c.add({.name = "--gradient-clip", .help = "largest norm of the gradients (0: no clipping)",
-         .value = "X", .minimum = 0}, gradient_clip);
+  c.add({.name = "--weight-decay",
+         .help = "decay of tensors of two or more dimensions",
+         .value = "X",
+         .minimum = 0},
+        weight_decay);
+  c.add({.name = "--gradient-clip",
+         .help = "largest norm of the gradients (0: no clipping)",
+         .value = "X",
+         .minimum = 0},
+        gradient_clip);
   c.group("Machine");
   c.add({.name = "--precision", .help = "arithmetic", .choices = {"f32", "f64"}}, precision);
   c.add({.name = "--device", .help = "where to compute", .choices = {"auto", "cpu"}}, device);
-  c.add({.name = "--threads", .help = "threads of one rank (0: the cores, shared by the ranks)",
-         .value = "N", .minimum = 0}, threads);
-  c.add({.name = "--memory-limit", .help = "memory a rank may hold, such as 2GiB (default: none)",
-         .value = "SIZE"}, memory_limit);
-  c.add({.name = "--bucket-mb", .help = "size of a gradient bucket", .value = "X",
-         .minimum = 0.001}, bucket_mb);
-  c.add({.name = "--timeout", .help = "longest a collective may go without progress",
-         .value = "TIME"}, timeout);
+  c.add({.name = "--threads",
+         .help = "threads of one rank (0: the cores, shared by the ranks)",
+         .value = "N",
+         .minimum = 0},
+        threads);
+  c.add({.name = "--memory-limit",
+         .help = "memory a rank may hold, such as 2GiB (default: none)",
+         .value = "SIZE"},
+        memory_limit);
+  c.add(
+      {.name = "--bucket-mb", .help = "size of a gradient bucket", .value = "X", .minimum = 0.001},
+      bucket_mb);
+  c.add({.name = "--timeout",
+         .help = "longest a collective may go without progress",
+         .value = "TIME"},
+        timeout);
   c.group("Run");
   c.add({.name = "--seed", .help = "of initial weights, data order and dropout", .value = "N"},
         seed);
-  c.add({.name = "--validation-every", .help = "steps between validations (0: never)", .value = "N",
-         .minimum = 0}, validation_every);
-  c.add({.name = "--run-dir", .help = "everything the run writes (default: writes nothing)",
-         .value = "DIR"}, run_dir);
-  c.add({.name = "--checkpoint-every", .help = "steps, or a time such as 10m (default: at the end)",
-         .value = "N|TIME"}, checkpoint_every);
+  c.add({.name = "--validation-every",
+         .help = "steps between validations (0: never)",
+         .value = "N",
+         .minimum = 0},
+        validation_every);
+  c.add({.name = "--run-dir",
+         .help = "everything the run writes (default: writes nothing)",
+         .value = "DIR"},
+        run_dir);
+  c.add({.name = "--checkpoint-every",
+         .help = "steps, or a time such as 10m (default: at the end)",
+         .value = "N|TIME"},
+        checkpoint_every);
   c.add({.name = "--keep", .help = "checkpoints to keep", .value = "N", .minimum = 1}, keep);
-  c.add({.name = "--resume", .help = "auto: go on from the newest checkpoint; never; or its path",
-         .value = "auto|never|PATH"}, resume);
-  c.add({.name = "--metrics", .help = "the metrics file (default: metrics.jsonl in --run-dir)",
-         .value = "FILE"}, metrics);
+  c.add({.name = "--resume",
+         .help = "auto: go on from the newest checkpoint; never; or its path",
+         .value = "auto|never|PATH"},
+        resume);
+  c.add({.name = "--metrics",
+         .help = "the metrics file (default: metrics.jsonl in --run-dir)",
+         .value = "FILE"},
+        metrics);
   c.add({.name = "--quiet", .help = "no progress on the terminal"}, quiet);
 }
 
@@ -86,19 +136,8 @@ std::chrono::milliseconds TrainOptions::checkpoint_every_time() const {
   return flags::parse_duration(checkpoint_every).value_or(std::chrono::milliseconds(0));
 }
 
-void TrainOptions::check(int world_size) const {
+void TrainOptions::check() const {
   if (steps > 0 && epochs > 0) fail_usage({"--steps and --epochs exclude each other"});
-  if (global_batch < world_size) {
-    fail_usage({"--global-batch ", global_batch, " is smaller than the ", world_size,
-                " ranks: every rank needs a sample of each step"});
-  }
-  if (global_batch % world_size != 0) {
-    fail_usage({"--global-batch ", global_batch, " does not divide by ", world_size, " ranks"});
-  }
-  if (micro_batch > 0 && global_batch % (world_size * micro_batch) != 0) {
-    fail_usage({"--global-batch ", global_batch, " does not divide by ", world_size,
-                " ranks x --micro-batch ", micro_batch});
-  }
   if (!checkpoint_every.empty() && !is_number(checkpoint_every) &&
       !flags::parse_duration(checkpoint_every)) {
     fail_usage({"--checkpoint-every ", checkpoint_every,
@@ -116,12 +155,11 @@ void TrainOptions::check(int world_size) const {
   }
 }
 
-int64_t TrainOptions::micro_batch_of(int world_size) const {
-  return micro_batch > 0 ? micro_batch : global_batch / world_size;
-}
-
-int64_t TrainOptions::accumulation_of(int world_size) const {
-  return global_batch / (world_size * micro_batch_of(world_size));
+data::BatchPlan TrainOptions::batch_plan(int world_size) const {
+  const int64_t share = std::max<int64_t>(1, global_batch / world_size);
+  return data::BatchPlan({.global_batch = global_batch,
+                          .world_size = world_size,
+                          .micro_batch = micro_batch > 0 ? micro_batch : share});
 }
 
 std::string TrainOptions::to_json() const {

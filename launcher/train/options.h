@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lockstep/launcher/data/sampler.h"
 #include "lockstep/runtime/dtype.h"
 
 namespace lockstep::flags {
@@ -55,11 +56,10 @@ struct TrainOptions {
   int64_t checkpoint_every_steps() const;
   std::chrono::milliseconds checkpoint_every_time() const;
 
-  // Throws UsageError where the values exclude each other or the number of ranks.
-  void check(int world_size) const;
-  // Samples of one forward on one rank, and forwards in a step.
-  int64_t micro_batch_of(int world_size) const;
-  int64_t accumulation_of(int world_size) const;
+  // How the ranks cut a global batch. Throws UsageError where it does not divide.
+  data::BatchPlan batch_plan(int world_size) const;
+  // Throws UsageError where the values exclude each other.
+  void check() const;
 
   // What must be equal on all ranks, and what config.json holds: a JSON object.
   std::string to_json() const;

@@ -29,8 +29,6 @@ struct Program {
 };
 
 // The exit code for how a trainer's run ended.
-inline int exit_code(Outcome outcome) {
-  return outcome == Outcome::stopped ? kStoppedExitCode : 0;
-}
+inline int exit_code(Outcome outcome) { return outcome == Outcome::stopped ? kStoppedExitCode : 0; }
 
 }  // namespace lockstep::train

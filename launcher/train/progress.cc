@@ -28,7 +28,8 @@ Progress::Progress(bool show, bool under_launcher, int64_t first_step, int64_t s
   const char* set = std::getenv("LOCKSTEP_PROGRESS");
   const std::string_view wish = set != nullptr ? set : "";
   if (wish == "off") return;
-  const bool terminal = wish == "terminal" || (wish != "plain" && !under_launcher && isatty(1) != 0);
+  const bool terminal =
+      wish == "terminal" || (wish != "plain" && !under_launcher && isatty(1) != 0);
   form_ = terminal ? Form::terminal : Form::plain;
 }
 
@@ -36,19 +37,19 @@ void Progress::step(int64_t step, double loss, double tokens_per_second,
                     double samples_per_second) {
   if (form_ == Form::off) return;
   const Clock::time_point now = Clock::now();
-  const auto pause = form_ == Form::terminal ? std::chrono::milliseconds(100)
-                                             : std::chrono::milliseconds(5000);
+  const auto pause =
+      form_ == Form::terminal ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000);
   const bool edge = step == steps_ || step == first_step_ + 1;
   if (!edge && now - last_ < pause) return;
   last_ = now;
   const double elapsed = std::chrono::duration<double>(now - start_).count();
-  const double left = elapsed / static_cast<double>(step - first_step_) *
-                      static_cast<double>(steps_ - step);
+  const double left =
+      elapsed / static_cast<double>(step - first_step_) * static_cast<double>(steps_ - step);
   const bool tokens = tokens_per_second > 0;
   char line[160];
-  std::snprintf(line, sizeof line, "step %ld/%ld  loss %.4f  %.0f %s/s  %s left", step, steps_, loss,
-                tokens ? tokens_per_second : samples_per_second, tokens ? "tokens" : "samples",
-                clock_text(left).c_str());
+  std::snprintf(line, sizeof line, "step %ld/%ld  loss %.4f  %.0f %s/s  %s left", step, steps_,
+                loss, tokens ? tokens_per_second : samples_per_second,
+                tokens ? "tokens" : "samples", clock_text(left).c_str());
   if (form_ == Form::terminal) {
     std::printf("\r\033[K%s", line);
     line_open_ = true;

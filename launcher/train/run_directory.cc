@@ -12,8 +12,8 @@ void RunDirectory::open() {
   check(file_system_.create_directories(path_));
   auto lock = file_system_.lock(path_ / ".lock");
   if (absl::IsAlreadyExists(lock.status())) {
-    fail_usage({"--run-dir ", path_.string(), " is in use by a live run: ",
-                std::string(lock.status().message())});
+    fail_usage({"--run-dir ", path_.string(),
+                " is in use by a live run: ", std::string(lock.status().message())});
   }
   lock_ = take(std::move(lock));
 }

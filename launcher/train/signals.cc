@@ -1,7 +1,7 @@
 #include "lockstep/launcher/train/signals.h"
 
-#include <csignal>
 #include <unistd.h>
+#include <csignal>
 
 namespace lockstep::train {
 namespace {

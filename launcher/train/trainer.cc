@@ -43,17 +43,20 @@ Trainer::Trainer(Session session, Task& task)
       checkpointer_(files::posix_file_system(), communicator_, directory_.checkpoints(),
                     options_.keep) {
   require_same(communicator_, "flags", options_.to_json() + "\n" + task_.config_json());
-  agree(communicator_, "options", [&] { options_.check(communicator_.size()); });
+  agree(communicator_, "options", [&] {
+    options_.check();
+    plan_.emplace(options_.batch_plan(communicator_.size()));
+  });
   steps_ = options_.epochs > 0
                ? static_cast<int64_t>(options_.epochs * static_cast<double>(task_.samples()) /
                                       static_cast<double>(options_.global_batch))
                : options_.steps;
   open_run();
-  ddp_.emplace(task_.module(), communicator_,
-               nn::DataParallelOptions{
-                   .bucket_sizes = {.other_mb = options_.bucket_mb},
-                   .placement = {.dtype = options_.dtype(),
-                                 .seed = static_cast<uint64_t>(options_.seed)}});
+  ddp_.emplace(
+      task_.module(), communicator_,
+      nn::DataParallelOptions{
+          .bucket_sizes = {.other_mb = options_.bucket_mb},
+          .placement = {.dtype = options_.dtype(), .seed = static_cast<uint64_t>(options_.seed)}});
   make_optimizer();
   resume();
   progress_.emplace(communicator_.rank() == 0 && !options_.quiet, session_.world.mpi, step_,
@@ -71,12 +74,11 @@ void Trainer::open_run() {
     directory_.log("start, rank " + std::to_string(communicator_.rank()) + " of " +
                    std::to_string(communicator_.size()));
     if (!first) return;
-    nlohmann::ordered_json config{
-        {"version", version()},
-        {"world_size", communicator_.size()},
-        {"backend", communicator_.backend()},
-        {"trainer", nlohmann::ordered_json::parse(options_.to_json())},
-        {"program", nlohmann::ordered_json::parse(task_.config_json())}};
+    nlohmann::ordered_json config{{"version", version()},
+                                  {"world_size", communicator_.size()},
+                                  {"backend", communicator_.backend()},
+                                  {"trainer", nlohmann::ordered_json::parse(options_.to_json())},
+                                  {"program", nlohmann::ordered_json::parse(task_.config_json())}};
     directory_.write_config(config.dump(2) + "\n");
     std::filesystem::path path = options_.metrics;
     if (path.empty() && directory_.exists()) path = directory_.metrics();
@@ -170,17 +172,16 @@ Outcome Trainer::run() {
   return Outcome::finished;
 }
 
-// One forward and backward: sample `index` micro-batches into this rank's share.
+// One forward and backward.
 void Trainer::micro_batch(int64_t index, nn::StepReport& mine, StepTimes& times) {
-  const int64_t count = options_.micro_batch_of(communicator_.size());
-  const int64_t share = options_.global_batch / communicator_.size();
-  const int64_t in_step = communicator_.rank() * share + index * count;
+  const int64_t count = plan_->micro_batch();
+  const int64_t position = plan_->first_position(step_, communicator_.rank(), index);
   context().random = {.seed = static_cast<uint64_t>(options_.seed),
                       .step = static_cast<uint32_t>(step_ + 1),
-                      .first_sample = static_cast<uint32_t>(in_step)};
+                      .first_sample = static_cast<uint32_t>(position % plan_->global_batch())};
   {
     const Timer timer(times.data);
-    task_.load(step_ * options_.global_batch + in_step, count);
+    task_.load(position, count);
   }
   Tensor loss;
   {
@@ -191,7 +192,7 @@ void Trainer::micro_batch(int64_t index, nn::StepReport& mine, StepTimes& times)
   mine.samples += static_cast<double>(count);
   mine.tokens += static_cast<double>(count * task_.tokens_per_sample());
   // The mean over the ranks of these gradients is that of the mean loss over the global batch.
-  const double weight = static_cast<double>(count) / static_cast<double>(share);
+  const double weight = 1 / static_cast<double>(plan_->accumulation());
   const Timer timer(times.backward);
   loss.backward(Tensor(Array::full(loss.shape(), weight, loss.dtype(), loss.device())));
 }
@@ -202,7 +203,7 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   nn::StepReport mine;
   std::string error;
   try {
-    const int64_t count = options_.accumulation_of(communicator_.size());
+    const int64_t count = plan_->accumulation();
     for (int64_t i = 0; i < count; ++i) {
       std::optional<nn::DistributedDataParallel::NoSync> no_sync;
       if (i + 1 < count) no_sync.emplace(*ddp_);
@@ -218,7 +219,8 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   const auto save_every = options_.checkpoint_every_time();
   mine.checkpoint_due = save_every.count() > 0 && Clock::now() - last_save_ >= save_every ? 1 : 0;
   const nn::StepReport total = ddp_->finish(mine);
-  times.exposed_communication = std::chrono::duration<double>(ddp_->exposed_communication()).count();
+  times.exposed_communication =
+      std::chrono::duration<double>(ddp_->exposed_communication()).count();
   if (total.failed > 0) agree_on(communicator_, "step", error, 1);
   return total;
 }
@@ -238,26 +240,25 @@ nn::StepReport Trainer::one_step() {
   ++step_;
   report_step(total, norm, seconds_since(start), times);
   if (!std::isfinite(norm)) {
-    throw AgreedFailure(concat({"step ", step_, ": the norm of the gradients is not finite (loss ",
-                                total.loss_sum / total.samples,
-                                "); the parameters are those of step ", step_ - 1}),
-                        1);
+    throw AgreedFailure(
+        concat({"step ", step_, ": the norm of the gradients is not finite (loss ",
+                total.loss_sum / total.samples, "); the parameters are those of step ", step_ - 1}),
+        1);
   }
   return total;
 }
 
 void Trainer::report_step(const nn::StepReport& total, double norm, double seconds,
                           const StepTimes& times) {
-  const StepMetrics metrics{
-      .step = step_,
-      .loss = total.loss_sum / total.samples,
-      .learning_rate = optimizer_->learning_rate(),
-      .gradient_norm = norm,
-      .samples_per_second = total.samples / seconds,
-      .tokens_per_second = total.tokens / seconds,
-      .seconds = seconds,
-      .time = times,
-      .memory_bytes = backend_of({}).statistics().peak_in_use_bytes};
+  const StepMetrics metrics{.step = step_,
+                            .loss = total.loss_sum / total.samples,
+                            .learning_rate = optimizer_->learning_rate(),
+                            .gradient_norm = norm,
+                            .samples_per_second = total.samples / seconds,
+                            .tokens_per_second = total.tokens / seconds,
+                            .seconds = seconds,
+                            .time = times,
+                            .memory_bytes = backend_of({}).statistics().peak_in_use_bytes};
   if (metrics_) metrics_->step(metrics);
   progress_->step(step_, metrics.loss, metrics.tokens_per_second, metrics.samples_per_second);
 }
@@ -267,7 +268,7 @@ void Trainer::validate() {
   if (samples == 0) return;
   const int ranks = communicator_.size(), rank = communicator_.rank();
   const int64_t first = samples * rank / ranks, end = samples * (rank + 1) / ranks;
-  const int64_t most = options_.micro_batch_of(ranks);
+  const int64_t most = plan_->micro_batch();
   const Array sums = Array::zeros({2}, DType::f64);
   agree(communicator_, "validation", [&] {
     const NoGrad no_grad;

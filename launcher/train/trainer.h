@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lockstep/collectives/world.h"
+#include "lockstep/launcher/data/sampler.h"
 #include "lockstep/launcher/train/checkpointing.h"
 #include "lockstep/launcher/train/metrics.h"
 #include "lockstep/launcher/train/options.h"
@@ -19,8 +20,8 @@
 namespace lockstep::train {
 
 // What a training program brings: a model, data and a loss. Samples are named by their position in
-// the run (sample p of step s of a global batch B is s·B + p): which data that is must not depend on
-// the number of ranks.
+// the run (sample p of step s of a global batch B is s·B + p): which data that is must not depend
+// on the number of ranks.
 class Task {
  public:
   virtual ~Task() = default;
@@ -90,6 +91,7 @@ class Trainer {
   Task& task_;
   const TrainOptions& options_;
   Communicator& communicator_;
+  std::optional<data::BatchPlan> plan_;
   RunDirectory directory_;
   std::optional<Metrics> metrics_;  // rank 0
   std::optional<nn::DistributedDataParallel> ddp_;

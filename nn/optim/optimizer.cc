@@ -33,8 +33,7 @@ bool joins(const UpdateRun& a, const UpdateRun& b) {
   if (a.elements == 0 || b.elements == 0) return false;
   const int64_t gap = distance(a.parameter, b.parameter, b.dtype);
   return a.dtype == b.dtype && a.weight_decay == b.weight_decay && gap >= a.elements &&
-         gap < a.elements + kPaddingElements &&
-         shifted(a.gradient, gap, b.dtype) == b.gradient &&
+         gap < a.elements + kPaddingElements && shifted(a.gradient, gap, b.dtype) == b.gradient &&
          shifted(a.first_moment, gap, b.dtype) == b.first_moment &&
          shifted(a.second_moment, gap, b.dtype) == b.second_moment;
 }
@@ -70,9 +69,8 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups, double learning_rate,
   std::unordered_set<const void*> seen;
   for (const ParameterGroup& group : groups) {
     for (const nn::Parameter& parameter : group.parameters) {
-      LOCKSTEP_CHECK(seen.insert(parameter.identity()).second,
-                     "a parameter of shape ", parameter.shape(),
-                     " is given to the optimizer twice");
+      LOCKSTEP_CHECK(seen.insert(parameter.identity()).second, "a parameter of shape ",
+                     parameter.shape(), " is given to the optimizer twice");
       parameters_.push_back(parameter);
       weight_decay_.push_back(group.weight_decay);
     }
@@ -111,8 +109,8 @@ void Optimizer::collect_runs() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const nn::Parameter& parameter = parameters_[i];
     const Array& value = parameter.tensor().value();
-    UpdateRun run{.parameter = value.data(), .dtype = value.dtype(),
-                  .weight_decay = weight_decay_[i]};
+    UpdateRun run{
+        .parameter = value.data(), .dtype = value.dtype(), .weight_decay = weight_decay_[i]};
     if (!parameter.frozen() && parameter.leaf().has_gradient()) {
       const Array& gradient = parameter.leaf().gradient();
       LOCKSTEP_CHECK(gradient.contiguous(), "a gradient of shape ", gradient.shape(),
@@ -127,16 +125,16 @@ void Optimizer::collect_runs() {
     }
     runs_.push_back(run);
   }
-  std::sort(runs_.begin(), runs_.end(), [](const UpdateRun& a, const UpdateRun& b) {
-    return a.parameter < b.parameter;
-  });
+  std::sort(runs_.begin(), runs_.end(),
+            [](const UpdateRun& a, const UpdateRun& b) { return a.parameter < b.parameter; });
   join_neighbours(runs_);
 }
 
 void Optimizer::step(double gradient_scale) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    LOCKSTEP_CHECK(!parameters_[i].reduction_pending(), "optimizer step: the gradient of parameter ",
-                   i, " of shape ", parameters_[i].shape(),
+    LOCKSTEP_CHECK(!parameters_[i].reduction_pending(),
+                   "optimizer step: the gradient of parameter ", i, " of shape ",
+                   parameters_[i].shape(),
                    " is not reduced over the ranks; call finish() of the data parallelism first");
   }
   make_state();

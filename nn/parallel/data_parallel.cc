@@ -60,8 +60,8 @@ void DistributedDataParallel::check_same_model() {
     const size_t at =
         std::mismatch(all[0].begin(), all[0].begin() + common, all[rank].begin()).first -
         all[0].begin();
-    fail({"the ranks hold different models: rank 0 has ", line_at(all[0], at), " where rank ",
-          rank, " has ", line_at(all[rank], at)});
+    fail({"the ranks hold different models: rank 0 has ", line_at(all[0], at), " where rank ", rank,
+          " has ", line_at(all[rank], at)});
   }
 }
 

@@ -14,12 +14,12 @@ namespace lockstep::nn {
 // What a rank says of its part of a step, and what all of them together said. Rides in the one
 // control all-reduce a step.
 struct StepReport {
-  double loss_sum = 0;         // over the samples
+  double loss_sum = 0;  // over the samples
   double samples = 0;
   double tokens = 0;
-  double stop_requested = 0;   // ranks that were asked to stop
-  double checkpoint_due = 0;   // ranks whose clock says so
-  double failed = 0;           // ranks whose forward or backward threw
+  double stop_requested = 0;  // ranks that were asked to stop
+  double checkpoint_due = 0;  // ranks whose clock says so
+  double failed = 0;          // ranks whose forward or backward threw
 };
 
 struct DataParallelOptions {

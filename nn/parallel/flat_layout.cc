@@ -21,8 +21,7 @@ FlatLayout FlatLayout::pack(const std::vector<Shape>& shapes, DType dtype,
     const bool open = !layout.bucket_elements.empty();
     const bool full = open && layout.bucket_elements.back() >= limit;
     // The tail gets a bucket of its own as soon as it is small enough.
-    const bool tail = open && left <= last &&
-                      layout.bucket_elements.back() > last;
+    const bool tail = open && left <= last && layout.bucket_elements.back() > last;
     if (!open || full || tail) layout.bucket_elements.push_back(0);
     const int bucket = static_cast<int>(layout.bucket_elements.size()) - 1;
     layout.places.push_back({bucket, layout.bucket_elements.back()});

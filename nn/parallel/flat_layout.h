@@ -8,9 +8,9 @@
 namespace lockstep::nn {
 
 struct BucketSizes {
-  double first_mb = 1;   // small, so that the first bucket leaves early
+  double first_mb = 1;  // small, so that the first bucket leaves early
   double other_mb = 25;
-  double last_mb = 4;    // small, so that little is left when backward ends
+  double last_mb = 4;  // small, so that little is left when backward ends
 };
 
 // Where each tensor of a list lies in flat buckets: consecutive, each on a 64-byte boundary.
@@ -19,7 +19,7 @@ struct FlatLayout {
     int bucket;
     int64_t offset;  // elements from the bucket's start
   };
-  std::vector<Place> places;            // of each tensor
+  std::vector<Place> places;             // of each tensor
   std::vector<int64_t> bucket_elements;  // padding included
 
   // In the order given, closing a bucket when it has reached its size. A tensor larger than a

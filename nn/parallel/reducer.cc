@@ -4,8 +4,7 @@
 
 namespace lockstep::nn {
 
-Reducer::Reducer(Communicator& communicator, std::vector<Array> buckets,
-                 std::vector<int> bucket_of)
+Reducer::Reducer(Communicator& communicator, std::vector<Array> buckets, std::vector<int> bucket_of)
     : communicator_(communicator),
       buckets_(std::move(buckets)),
       bucket_of_(std::move(bucket_of)),

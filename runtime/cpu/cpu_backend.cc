@@ -14,7 +14,8 @@ namespace lockstep {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr int kClassesPerDoubling = 8;  // a block is at most 12.5% larger than asked
+constexpr size_t kAddressSpace = size_t{1} << 47;  // what a process can address
+constexpr int kClassesPerDoubling = 8;             // a block is at most 12.5% larger than asked
 constexpr int kClasses = 8 * sizeof(size_t) * kClassesPerDoubling;
 
 struct SizeClass {
@@ -40,9 +41,9 @@ CpuBackend::CpuBackend(std::unique_ptr<Kernels> kernels)
 CpuBackend::~CpuBackend() { trim(); }
 
 void* CpuBackend::allocate(size_t bytes) {
-  if (bytes > SIZE_MAX / 4) fail_out_of_memory(bytes);
-  const SizeClass size = class_of(bytes);
   const std::lock_guard lock(mutex_);
+  if (bytes > kAddressSpace) fail_out_of_memory(bytes);
+  const SizeClass size = class_of(bytes);
   ++statistics_.allocations;
   void* block = nullptr;
   auto& free = cached_[size.index];

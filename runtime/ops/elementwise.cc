@@ -49,8 +49,8 @@ Array binary(const char* name, Elementwise op, const Array& a, const Array& b) {
   return out;
 }
 
-Array binary_backward(Elementwise op, int operand, const Array& a, const Array& b,
-                      const Array& out, const Array& dy, Into into) {
+Array binary_backward(Elementwise op, int operand, const Array& a, const Array& b, const Array& out,
+                      const Array& dy, Into into) {
   into = accept(into, dy.shape(), dy.dtype(), dy.device());
   of(dy).binary_backward(op, operand, view_or_none(a, dy.shape()), view_or_none(b, dy.shape()),
                          view_or_none(out, dy.shape()), dy.view(), into.destination.view(),
@@ -68,10 +68,10 @@ Array compare(const char* name, Elementwise op, const Array& a, const Array& b) 
 
 Array where(const Array& condition, const Array& a, const Array& b) {
   check_pair("where", a, b);
-  LOCKSTEP_CHECK(condition.dtype() == DType::boolean, "where: the condition is ",
-                 condition.dtype(), ", expected bool");
-  const Shape shape = broadcast_shapes(
-      "where", condition.shape(), broadcast_shapes("where", a.shape(), b.shape()));
+  LOCKSTEP_CHECK(condition.dtype() == DType::boolean, "where: the condition is ", condition.dtype(),
+                 ", expected bool");
+  const Shape shape =
+      broadcast_shapes("where", condition.shape(), broadcast_shapes("where", a.shape(), b.shape()));
   Array out = Array::empty(shape, a.dtype(), a.device());
   of(a).where(condition.expand(shape).view(), a.expand(shape).view(), b.expand(shape).view(),
               out.view());

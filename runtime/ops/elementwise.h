@@ -19,8 +19,8 @@ Array unary_backward(Elementwise op, const Array& x, const Array& y, const Array
 Array binary(const char* name, Elementwise op, const Array& a, const Array& b);
 // The partial for one operand times dy, in dy's shape (not yet summed to the operand's). Operands
 // that the partial does not read may be empty.
-Array binary_backward(Elementwise op, int operand, const Array& a, const Array& b,
-                      const Array& out, const Array& dy, Into into);
+Array binary_backward(Elementwise op, int operand, const Array& a, const Array& b, const Array& out,
+                      const Array& dy, Into into);
 Array compare(const char* name, Elementwise op, const Array& a, const Array& b);
 Array where(const Array& condition, const Array& a, const Array& b);
 

@@ -76,12 +76,11 @@ LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Ar
   }
   if (wanted.bias) dbias = accept_contiguous(wanted.into_bias, width, x.dtype(), x.device());
   const double betas[3] = {dx.beta, dweight.beta, dbias.beta};
-  of(x).layer_norm_backward(as_rows(contiguous(dy)).view(), dense.view(),
-                            weight ? weight.view() : View(), saved.mean.view(),
-                            saved.inverse_deviation.view(),
-                            dx ? as_rows(dx.destination).view() : View(),
-                            dweight ? dweight.destination.view() : View(),
-                            dbias ? dbias.destination.view() : View(), betas);
+  of(x).layer_norm_backward(
+      as_rows(contiguous(dy)).view(), dense.view(), weight ? weight.view() : View(),
+      saved.mean.view(), saved.inverse_deviation.view(),
+      dx ? as_rows(dx.destination).view() : View(), dweight ? dweight.destination.view() : View(),
+      dbias ? dbias.destination.view() : View(), betas);
   return {dx.destination, dweight.destination, dbias.destination};
 }
 
@@ -136,11 +135,10 @@ Attention attention(const Array& q, const Array& k, const Array& v, AttentionOpt
                  ", expected [batch, heads, time, feature]");
   LOCKSTEP_CHECK(!options.causal || k.dim(2) >= q.dim(2), "attention: ", q.dim(2), " queries but ",
                  k.dim(2), " keys");
-  const Array memory = Array::empty({q.dim(0), q.dim(2), q.dim(1), v.dim(3)}, q.dtype(),
-                                    q.device());
-  Attention result{memory.transpose(1, 2),
-                   Array::empty({q.dim(0), q.dim(1), q.dim(2)}, statistics_dtype(q.dtype()),
-                                q.device())};
+  const Array memory =
+      Array::empty({q.dim(0), q.dim(2), q.dim(1), v.dim(3)}, q.dtype(), q.device());
+  Attention result{memory.transpose(1, 2), Array::empty({q.dim(0), q.dim(1), q.dim(2)},
+                                                        statistics_dtype(q.dtype()), q.device())};
   of(q).attention(q.view(), k.view(), v.view(), options, result.out.view(),
                   result.log_sum_exp.view());
   return result;

@@ -42,7 +42,8 @@ CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ig
 Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t ignore,
                              const Array& log_sum_exp, const Array& dloss, Into into);
 
-// table [count, width], ids of any shape, i64 -> [ids…, width]. Throws Error for an id out of range.
+// table [count, width], ids of any shape, i64 -> [ids…, width]. Throws Error for an id out of
+// range.
 Array embedding(const Array& table, const Array& ids);
 Array embedding_backward(const Array& dy, const Array& ids, const Shape& table, Into into);
 

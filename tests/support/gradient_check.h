@@ -39,8 +39,7 @@ inline void expect_gradients(const Function& f, const std::vector<Array>& inputs
   const Tensor y = f(tensors);
   const Array weights = random_array(y.shape(), 99);
   const Tensor seed{weights};
-  const std::vector<Tensor> gradients =
-      grad({&y, 1}, tensors, {&seed, 1}, {.allow_unused = true});
+  const std::vector<Tensor> gradients = grad({&y, 1}, tensors, {&seed, 1}, {.allow_unused = true});
   constexpr double kStep = 1e-5;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Array& x = tensors[i].value();
@@ -81,8 +80,7 @@ inline void expect_second_gradients(const Function& f, const std::vector<Array>&
   for (const Array& input : inputs) tensors.push_back(Tensor::variable(kernels::copy(input)));
   const Tensor total = weighted_gradients(tensors);
   ASSERT_TRUE(total.requires_grad()) << "the gradient was not recorded";
-  const std::vector<Tensor> second =
-      grad({&total, 1}, tensors, {}, {.allow_unused = true});
+  const std::vector<Tensor> second = grad({&total, 1}, tensors, {}, {.allow_unused = true});
   constexpr double kStep = 1e-5;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Array& x = tensors[i].value();
@@ -109,7 +107,8 @@ inline void expect_recorded_equals_fused(const Function& f, const std::vector<Ar
   for (const Array& input : inputs) tensors.push_back(Tensor::variable(kernels::copy(input)));
   const Tensor y = f(tensors);
   const Tensor seed{random_array(y.shape(), 99)};
-  const auto fused = grad({&y, 1}, tensors, {&seed, 1}, {.retain_graph = true, .allow_unused = true});
+  const auto fused =
+      grad({&y, 1}, tensors, {&seed, 1}, {.retain_graph = true, .allow_unused = true});
   const auto recorded =
       grad({&y, 1}, tensors, {&seed, 1}, {.create_graph = true, .allow_unused = true});
   for (size_t i = 0; i < tensors.size(); ++i) {

@@ -116,16 +116,16 @@ TEST(Engine, HookIsSilentInANestedRunAndForAnUnusedLeaf) {
   int fired = 0;
   static_cast<Leaf&>(*x.node()).set_hook([&] { ++fired; });
   static_cast<Leaf&>(*unused.node()).set_hook([&] { fired += 100; });
-  const Tensor y = record({"outer"}, kernels::copy(x.value()), {&x},
-                          [x](const Tensor& dy, Gradients& out) {
-                            out.add(0, [&] {
-                              context().gradients = true;
-                              const Tensor inner = grad(x * x, x);
-                              (x * 5.0).backward();  // a nested pass that reaches the leaf itself
-                              context().gradients = false;
-                              return dy * inner;
-                            });
-                          });
+  const Tensor y =
+      record({"outer"}, kernels::copy(x.value()), {&x}, [x](const Tensor& dy, Gradients& out) {
+        out.add(0, [&] {
+          context().gradients = true;
+          const Tensor inner = grad(x * x, x);
+          (x * 5.0).backward();  // a nested pass that reaches the leaf itself
+          context().gradients = false;
+          return dy * inner;
+        });
+      });
   (y + x).backward();
   EXPECT_EQ(fired, 1);
   EXPECT_DOUBLE_EQ(x.grad().item(), 4 + 1 + 5);
@@ -212,11 +212,10 @@ TEST(EngineErrors, ConstantsAndSeeds) {
 TEST(EngineErrors, AFailedPassLeavesNoState) {
   const Tensor x = variable(2);
   bool fail_now = true;
-  const Tensor middle = record({"fragile"}, x.value(), {&x},
-                               [&](const Tensor& dy, Gradients& out) {
-                                 if (fail_now) fail({"broken"});
-                                 out.add(0, dy);
-                               });
+  const Tensor middle = record({"fragile"}, x.value(), {&x}, [&](const Tensor& dy, Gradients& out) {
+    if (fail_now) fail({"broken"});
+    out.add(0, dy);
+  });
   const Tensor y = middle * 2.0;
   EXPECT_EQ(message_of([&] { y.backward({.retain_graph = true}); }), "backward of fragile: broken");
   fail_now = false;

@@ -20,8 +20,8 @@ std::vector<Case> unary_cases() {
   std::vector<Case> cases;
   // Away from kinks and inside every domain; steps and signs have the gradient 0 there.
   const auto smooth = [&](const char* name, Tensor (*f)(const Tensor&), double low, double high) {
-    cases.push_back({name, [f](const auto& in) { return f(in[0]); },
-                     {random_array({2, 3}, 1, low, high)}});
+    cases.push_back(
+        {name, [f](const auto& in) { return f(in[0]); }, {random_array({2, 3}, 1, low, high)}});
   };
   smooth("neg", neg, -2, 2);
   smooth("abs", abs, 0.2, 2);
@@ -63,7 +63,8 @@ std::vector<Case> binary_cases() {
     const Function function = [f](const auto& in) { return f(in[0], in[1]); };
     const Array a = random_array({2, 3}, 1, 0.5, 1.5), b = random_array({2, 3}, 2, 0.5, 1.5);
     cases.push_back({name, function, {a, b}});
-    cases.push_back({std::string(name) + "_broadcast", function, {a, random_array({3}, 3, 0.5, 1)}});
+    cases.push_back(
+        {std::string(name) + "_broadcast", function, {a, random_array({3}, 3, 0.5, 1)}});
     cases.push_back({std::string(name) + "_outer",
                      function,
                      {random_array({2, 1}, 4, 0.5, 1), random_array({1, 3}, 5, 1.1, 2)}});
@@ -76,8 +77,8 @@ std::vector<Case> binary_cases() {
   both("maximum", maximum);
   both("minimum", minimum);
   both("atan2", atan2);
-  cases.push_back({"same_operand_twice", [](const auto& in) { return in[0] * in[0]; },
-                   {random_array({3}, 1)}});
+  cases.push_back(
+      {"same_operand_twice", [](const auto& in) { return in[0] * in[0]; }, {random_array({3}, 1)}});
   cases.push_back({"where",
                    [](const auto& in) { return where(in[0] > in[1], in[0] * in[0], in[1]); },
                    {random_array({2, 3}, 1), random_array({3}, 2)}});
@@ -87,18 +88,34 @@ std::vector<Case> binary_cases() {
 std::vector<Case> shape_cases() {
   const Array x = random_array({2, 3, 4}, 1);
   return {
-      {"reshape", [](const auto& in) { return square(reshape(in[0], {4, -1})); }, {x}},
-      {"permute", [](const auto& in) { return square(permute(in[0], {2, 0, 1})); }, {x}},
+      {"reshape",
+       [](const auto& in) {
+         return square(reshape(in[0], {4, -1}));
+       },
+       {x}},
+      {"permute",
+       [](const auto& in) {
+         return square(permute(in[0], {2, 0, 1}));
+       },
+       {x}},
       {"transpose_reshape",
-       [](const auto& in) { return square(reshape(transpose(in[0], 0, 2), {12, 2})); }, {x}},
+       [](const auto& in) {
+         return square(reshape(transpose(in[0], 0, 2), {12, 2}));
+       },
+       {x}},
       {"unsqueeze", [](const auto& in) { return square(unsqueeze(in[0], 1)); }, {x}},
-      {"squeeze", [](const auto& in) { return square(squeeze(in[0], 0)); },
+      {"squeeze",
+       [](const auto& in) { return square(squeeze(in[0], 0)); },
        {random_array({1, 3}, 1)}},
-      {"expand", [](const auto& in) { return square(expand(in[0], {4, 2, 3})); },
+      {"expand",
+       [](const auto& in) {
+         return square(expand(in[0], {4, 2, 3}));
+       },
        {random_array({2, 1}, 1)}},
       {"narrow", [](const auto& in) { return square(narrow(in[0], 1, 1, 2)); }, {x}},
       {"narrow_twice",
-       [](const auto& in) { return narrow(in[0], 1, 0, 2) * narrow(in[0], 1, 1, 2); }, {x}},
+       [](const auto& in) { return narrow(in[0], 1, 0, 2) * narrow(in[0], 1, 1, 2); },
+       {x}},
       {"chunk",
        [](const auto& in) {
          const auto parts = chunk(in[0], 2, 2);
@@ -108,7 +125,11 @@ std::vector<Case> shape_cases() {
       {"chunk_one_used", [](const auto& in) { return square(chunk(in[0], 2, 2)[1]); }, {x}},
       {"contiguous", [](const auto& in) { return square(contiguous(in[0].mT())); }, {x}},
       {"sum_all", [](const auto& in) { return square(sum(in[0])); }, {x}},
-      {"sum_dims", [](const auto& in) { return square(sum(in[0], {0, -1})); }, {x}},
+      {"sum_dims",
+       [](const auto& in) {
+         return square(sum(in[0], {0, -1}));
+       },
+       {x}},
       {"mean_keepdim", [](const auto& in) { return square(mean(in[0], {1}, true)); }, {x}},
   };
 }
@@ -127,9 +148,9 @@ std::vector<Case> matmul_cases() {
       {"matmul_transposed",
        [](const auto& in) { return matmul(in[0].mT(), in[1].mT()); },
        {random_array({4, 3}, 1), random_array({2, 4}, 2)}},
-      {"linear", affine,
-       {random_array({5, 3}, 1), random_array({2, 3}, 2), random_array({2}, 3)}},
-      {"linear_3d", affine,
+      {"linear", affine, {random_array({5, 3}, 1), random_array({2, 3}, 2), random_array({2}, 3)}},
+      {"linear_3d",
+       affine,
        {random_array({2, 5, 3}, 1), random_array({2, 3}, 2), random_array({2}, 3)}},
   };
 }
@@ -145,11 +166,14 @@ std::vector<Case> row_cases() {
   return {
       {"softmax", [](const auto& in) { return softmax(in[0]); }, {random_array({3, 4}, 1)}},
       {"log_softmax", [](const auto& in) { return log_softmax(in[0]); }, {random_array({3, 4}, 1)}},
-      {"layer_norm", [](const auto& in) { return layer_norm(in[0], in[1], in[2]); },
+      {"layer_norm",
+       [](const auto& in) { return layer_norm(in[0], in[1], in[2]); },
        {random_array({3, 5}, 1), random_array({5}, 2), random_array({5}, 3)}},
-      {"layer_norm_plain", [](const auto& in) { return layer_norm(in[0]); },
+      {"layer_norm_plain",
+       [](const auto& in) { return layer_norm(in[0]); },
        {random_array({2, 2, 5}, 1)}},
-      {"embedding", [ids](const auto& in) { return square(embedding(in[0], Tensor(ids))); },
+      {"embedding",
+       [ids](const auto& in) { return square(embedding(in[0], Tensor(ids))); },
        {random_array({3, 2}, 1)}},
       {"cross_entropy",
        [targets](const auto& in) { return cross_entropy(in[0], Tensor(targets)); },
@@ -160,11 +184,16 @@ std::vector<Case> row_cases() {
                               {.reduction = CrossEntropyOptions::Reduce::none});
        },
        {random_array({3, 4}, 1)}},
-      {"attention", attend(false),
-       {random_array({1, 2, 3, 2}, 1), random_array({1, 2, 4, 2}, 2), random_array({1, 2, 4, 2}, 3)}},
-      {"attention_causal", attend(true),
-       {random_array({1, 2, 3, 2}, 1), random_array({1, 2, 4, 2}, 2), random_array({1, 2, 4, 2}, 3)}},
-      {"packed_attention", [](const auto& in) { return packed_attention(in[0], 2); },
+      {"attention",
+       attend(false),
+       {random_array({1, 2, 3, 2}, 1), random_array({1, 2, 4, 2}, 2),
+        random_array({1, 2, 4, 2}, 3)}},
+      {"attention_causal",
+       attend(true),
+       {random_array({1, 2, 3, 2}, 1), random_array({1, 2, 4, 2}, 2),
+        random_array({1, 2, 4, 2}, 3)}},
+      {"packed_attention",
+       [](const auto& in) { return packed_attention(in[0], 2); },
        {random_array({1, 3, 12}, 1)}},
       {"dropout",
        [](const auto& in) {
@@ -177,9 +206,7 @@ std::vector<Case> row_cases() {
 
 class Ops : public ::testing::TestWithParam<Case> {};
 
-TEST_P(Ops, GradientMatchesDifference) {
-  expect_gradients(GetParam().function, GetParam().inputs);
-}
+TEST_P(Ops, GradientMatchesDifference) { expect_gradients(GetParam().function, GetParam().inputs); }
 
 TEST_P(Ops, RecordedGradientEqualsFused) {
   expect_recorded_equals_fused(GetParam().function, GetParam().inputs);

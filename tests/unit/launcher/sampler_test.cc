@@ -141,11 +141,11 @@ std::string problem_of(const BatchPlan::Options& options) {
 
 TEST(BatchPlan, RefusesWhatDoesNotDivide) {
   EXPECT_EQ(problem_of({.global_batch = 10, .world_size = 2, .micro_batch = 4}),
-            "a global batch of 10 does not divide by 2 ranks × micro-batch 4");
+            "--global-batch 10 does not divide by 2 ranks x --micro-batch 4");
   EXPECT_EQ(problem_of({.global_batch = 10, .world_size = 4, .micro_batch = 1}),
-            "a global batch of 10 does not divide by 4 ranks × micro-batch 1");
+            "--global-batch 10 does not divide by 4 ranks x --micro-batch 1");
   EXPECT_EQ(problem_of({.global_batch = 2, .world_size = 4, .micro_batch = 1}),
-            "a global batch of 2 has no sample for some of 4 ranks");
+            "--global-batch 2 is smaller than the 4 ranks: every rank needs a sample of each step");
   EXPECT_EQ(problem_of({.global_batch = 0, .world_size = 1, .micro_batch = 1}),
             "global batch, ranks and micro-batch must be positive, found 0, 1 and 1");
   EXPECT_THROW(

@@ -70,9 +70,8 @@ Tensor loss_of(Net& net, int step, int64_t first, int64_t count) {
 // 20 steps with clipping and AdamW on this rank's share of each batch.
 Values train(Communicator& communicator, int accumulation, BucketSizes sizes) {
   Net net;
-  DistributedDataParallel ddp(net, communicator,
-                              {.bucket_sizes = sizes,
-                               .placement = {.dtype = DType::f64, .seed = 5}});
+  DistributedDataParallel ddp(
+      net, communicator, {.bucket_sizes = sizes, .placement = {.dtype = DType::f64, .seed = 5}});
   optim::AdamW optimizer(optim::decay_matrices_only(net.parameters(), 0.1),
                          {.learning_rate = 1e-2});
   const int64_t share = kBatch / communicator.size(), micro = share / accumulation;
@@ -163,9 +162,10 @@ TEST(DataParallel, UsedInTheFirstMicroBatchOnly) {
 TEST(DataParallel, BucketsLeaveWhileBackwardRuns) {
   const auto communicator = make_single_communicator();
   Net net;
-  DistributedDataParallel ddp(net, *communicator,
-                              {.bucket_sizes = {.first_mb = 1e-4, .other_mb = 1e-4, .last_mb = 1e-4},
-                               .placement = {.dtype = DType::f64}});
+  DistributedDataParallel ddp(
+      net, *communicator,
+      {.bucket_sizes = {.first_mb = 1e-4, .other_mb = 1e-4, .last_mb = 1e-4},
+       .placement = {.dtype = DType::f64}});
   EXPECT_GE(ddp.bucket_count(), 4);
   const uint64_t before = communicator->collectives_started();
   net.use_spare = true;
@@ -179,8 +179,8 @@ TEST(DataParallel, ReportsAreSummed) {
   run_ranks(3, [](Communicator& communicator) {
     Net net;
     DistributedDataParallel ddp(net, communicator);
-    const StepReport total = ddp.finish({.loss_sum = 1.5, .samples = 2,
-                                         .failed = communicator.rank() == 1 ? 1.0 : 0.0});
+    const StepReport total =
+        ddp.finish({.loss_sum = 1.5, .samples = 2, .failed = communicator.rank() == 1 ? 1.0 : 0.0});
     EXPECT_DOUBLE_EQ(total.loss_sum, 4.5);
     EXPECT_DOUBLE_EQ(total.samples, 6);
     EXPECT_DOUBLE_EQ(total.failed, 1);

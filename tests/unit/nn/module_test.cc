@@ -45,9 +45,8 @@ std::vector<std::string> names(Module& module) {
 
 TEST(Module, NamesArePathsAndTiedParametersComeOnce) {
   Tied model;
-  EXPECT_EQ(names(model),
-            (std::vector<std::string>{"table.weight", "stack.0.weight", "stack.0.bias",
-                                      "stack.1.bias"}));
+  EXPECT_EQ(names(model), (std::vector<std::string>{"table.weight", "stack.0.weight",
+                                                    "stack.0.bias", "stack.1.bias"}));
   model.norm.emplace(3);
   EXPECT_EQ(names(model).back(), "norm.bias");
   EXPECT_EQ(model.named_buffers().at(0).name, "count");
