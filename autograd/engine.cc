@@ -182,6 +182,11 @@ bool Gradients::needs(int i) const {
 Into Gradients::offer(int i) const {
   if (engine_.options_.create_graph || !needs(i)) return {};
   const Node::Edge& edge = node_.edges()[i];
+  // The same input twice: the second offer could be taken before the first was delivered.
+  for (int before = 0; before < i; ++before) {
+    const Node::Edge& other = node_.edges()[before];
+    if (other.node == edge.node && other.output == edge.output) return {};
+  }
   if (edge.node->is_leaf() && engine_.options_.accumulate) {
     return static_cast<Leaf&>(*edge.node).offer();
   }

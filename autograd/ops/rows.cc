@@ -10,22 +10,28 @@
 namespace lockstep {
 namespace {
 
-// Gradients of a fused op as recorded formulas: those of the plain formula it stands for.
+// The same values one node further from their history.
+Tensor alias(const Tensor& x) {
+  return record({"alias"}, x.value(), {&x},
+                [](const Tensor& dy, Gradients& out) { out.add(0, dy); });
+}
+
+// Gradients of a fused op as recorded formulas: those of the plain formula it stands for. Taken
+// with respect to aliases: an input may be computed from another, or be the same.
 template <class F>
 void add_recorded(Gradients& out, std::initializer_list<Tensor> inputs, const Tensor& dy,
                   const F& formula) {
-  std::vector<Tensor> wanted;
+  std::vector<Tensor> operands, wanted;
   for (const Tensor& input : inputs) {
-    if (input.requires_grad()) wanted.push_back(input);
+    operands.push_back(input ? alias(input) : Tensor());
+    if (input.requires_grad()) wanted.push_back(operands.back());
   }
-  const Tensor y = formula();
+  const Tensor y = formula(std::span<const Tensor>(operands));
   const std::vector<Tensor> gradients =
       grad({&y, 1}, wanted, {&dy, 1}, {.create_graph = true, .allow_unused = true});
   size_t next = 0;
-  int i = 0;
-  for (const Tensor& input : inputs) {
-    if (input.requires_grad()) out.add(i, gradients[next++]);
-    ++i;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (operands[i].requires_grad()) out.add(static_cast<int>(i), gradients[next++]);
   }
 }
 
@@ -69,8 +75,9 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
                  result = std::move(result), epsilon](const Tensor& dy, Gradients& out) {
                   const Tensor w = weight ? *weight : Tensor(), b = bias ? *bias : Tensor();
                   if (recording()) {
-                    return add_recorded(out, {*x, w, b}, dy,
-                                        [&] { return layer_norm_formula(*x, w, b, epsilon); });
+                    return add_recorded(out, {*x, w, b}, dy, [&](auto in) {
+                      return layer_norm_formula(in[0], in[1], in[2], epsilon);
+                    });
                   }
                   kernels::LayerNormWanted wanted{out.needs(0), out.needs(1), out.needs(2),
                                                   out.offer(0), out.offer(1), out.offer(2)};
@@ -197,8 +204,9 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
                 [q = Saved(q), k = Saved(k), v = Saved(v), result, options](const Tensor& dy,
                                                                             Gradients& out) {
                   if (recording()) {
-                    return add_recorded(out, {*q, *k, *v}, dy,
-                                        [&] { return attention_formula(*q, *k, *v, options); });
+                    return add_recorded(out, {*q, *k, *v}, dy, [&](auto in) {
+                      return attention_formula(in[0], in[1], in[2], options);
+                    });
                   }
                   const auto like = [](const Saved& x) {
                     return Array::empty(x->shape(), x->dtype(), x->device());
@@ -226,8 +234,9 @@ Tensor packed_attention(const Tensor& qkv, int heads, bool causal) {
   return record({"packed_attention"}, merged, {&dense},
                 [qkv = Saved(dense), result, heads, options](const Tensor& dy, Gradients& out) {
                   if (recording()) {
-                    return add_recorded(out, {*qkv}, dy,
-                                        [&] { return packed_formula(*qkv, heads, options); });
+                    return add_recorded(out, {*qkv}, dy, [&](auto in) {
+                      return packed_formula(in[0], heads, options);
+                    });
                   }
                   out.add(0, [&]() -> Tensor {
                     const Shape& shape = qkv->shape();

@@ -11,6 +11,7 @@ namespace gpt {
 struct SampleOptions {
   int64_t tokens = 200;
   double temperature = 0.8;  // 0: always the likeliest token
+  int64_t vocabulary = 0;    // only tokens below this; 0: all
   uint64_t seed = 0;
 };
 

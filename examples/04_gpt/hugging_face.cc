@@ -51,11 +51,16 @@ Array read(const files::TensorEntry& entry) {
 Config config_from_json(const std::filesystem::path& path) {
   try {
     const auto json = nlohmann::json::parse(std::ifstream(path));
-    return {.layers = json.at("n_layer"),
-            .heads = json.at("n_head"),
-            .width = json.at("n_embd"),
-            .context = json.at("n_positions"),
-            .vocabulary = json.at("vocab_size")};
+    const Config config{.layers = json.at("n_layer"),
+                        .heads = json.at("n_head"),
+                        .width = json.at("n_embd"),
+                        .context = json.at("n_positions"),
+                        .vocabulary = json.at("vocab_size")};
+    for (int64_t size :
+         {config.layers, config.heads, config.width, config.context, config.vocabulary}) {
+      if (size <= 0) fail_usage({path.string(), ": a size of the model is ", size});
+    }
+    return config;
   } catch (const nlohmann::json::exception& error) {
     fail_usage({path.string(), ": ", error.what()});
   }
@@ -73,11 +78,13 @@ Config read_config(const std::filesystem::path& path, int64_t heads) {
   if (!opened.ok()) fail_usage({std::string(opened.status().message())});
   const files::Weights& weights = *opened;
   const Shape wte = shape_of(require(weights, "wte.weight", path));
-  Config config{.layers = 0,
-                .heads = heads,
-                .width = wte[1],
-                .context = require(weights, "wpe.weight", path).shape[0],
-                .vocabulary = wte[0]};
+  const Shape wpe = shape_of(require(weights, "wpe.weight", path));
+  if (wte.rank() != 2 || wpe.rank() != 2) {
+    fail_usage({path.string(), ": wte.weight has the shape ", wte, " and wpe.weight ", wpe,
+                ", expected two dimensions each"});
+  }
+  Config config{
+      .layers = 0, .heads = heads, .width = wte[1], .context = wpe[0], .vocabulary = wte[0]};
   while (find(weights, "h." + std::to_string(config.layers) + ".ln_1.weight") != nullptr) {
     ++config.layers;
   }

@@ -1,6 +1,7 @@
 // Trains a GPT on a text, continues one from a checkpoint or from Hugging Face weights, samples
 // from it, and exports it. See the README beside this file.
 
+#include <algorithm>
 #include <cstdio>
 
 #include "generate.h"
@@ -29,17 +30,22 @@ void add_flags(flags::Command& c, gpt::Options& options) {
          .maximum = 0.9},
         options.validation_fraction);
   c.group("Model");
-  c.add({.name = "--layers", .help = "blocks", .value = "N", .minimum = 1}, options.config.layers);
-  c.add({.name = "--heads", .help = "attention heads", .value = "N", .minimum = 1},
-        options.config.heads);
-  c.add({.name = "--width", .help = "channels", .value = "N", .minimum = 1}, options.config.width);
-  c.add({.name = "--context", .help = "tokens of a sample", .value = "N", .minimum = 1},
-        options.config.context);
-  c.add({.name = "--vocabulary",
-         .help = "tokens known (0: the tokenizer's)",
+  c.add({.name = "--layers", .help = "blocks (default: 4)", .value = "N", .minimum = 1},
+        options.layers);
+  c.add({.name = "--heads", .help = "attention heads (default: 4)", .value = "N", .minimum = 1},
+        options.heads);
+  c.add({.name = "--width", .help = "channels (default: 128)", .value = "N", .minimum = 1},
+        options.width);
+  c.add({.name = "--context",
+         .help = "tokens of a sample (default: 128)",
          .value = "N",
-         .minimum = 0},
-        options.config.vocabulary);
+         .minimum = 1},
+        options.context);
+  c.add({.name = "--vocabulary",
+         .help = "tokens known (default: the tokenizer's)",
+         .value = "N",
+         .minimum = 1},
+        options.vocabulary);
   c.add({.name = "--init-from", .help = "start from Hugging Face weights", .value = "DIR|FILE"},
         options.init_from);
   c.group("Afterwards");
@@ -56,13 +62,27 @@ void add_flags(flags::Command& c, gpt::Options& options) {
         options.temperature);
 }
 
-void print_sample(gpt::Task& task, const gpt::Options& options, int64_t seed) {
-  if (options.prompt.empty()) fail_usage({"--prompt is empty: one token at least"});
+// The prompt's tokens, all of which the model must know.
+std::vector<int32_t> encode_prompt(const gpt::Task& task, const gpt::Options& options,
+                                   int64_t vocabulary) {
   const std::vector<int32_t> prompt = task.tokenizer().encode(options.prompt);
-  const std::vector<int32_t> tokens = gpt::generate(task.module(), prompt,
-                                                    {.tokens = options.sample,
-                                                     .temperature = options.temperature,
-                                                     .seed = static_cast<uint64_t>(seed)});
+  if (prompt.empty()) fail_usage({"--prompt is empty: it needs one token at least"});
+  for (int32_t token : prompt) {
+    if (token < vocabulary) continue;
+    fail_usage({"--prompt has the token ", token, ", the model's vocabulary is ", vocabulary});
+  }
+  return prompt;
+}
+
+void print_sample(gpt::Task& task, const gpt::Options& options, int64_t seed) {
+  const int64_t vocabulary = task.module().config.vocabulary;
+  const std::vector<int32_t> prompt = encode_prompt(task, options, vocabulary);
+  const std::vector<int32_t> tokens =
+      gpt::generate(task.module(), prompt,
+                    {.tokens = options.sample,
+                     .temperature = options.temperature,
+                     .vocabulary = std::min(vocabulary, task.tokenizer().vocabulary_size()),
+                     .seed = static_cast<uint64_t>(seed)});
   std::printf("%s%s\n", options.prompt.c_str(), task.tokenizer().decode(tokens).c_str());
 }
 
@@ -70,11 +90,16 @@ int run(train::Session session, const gpt::Options& options) {
   const train::TrainOptions& training = session.options;
   const bool trains = training.steps > 0 || training.epochs > 0;
   std::optional<gpt::Task> task;
-  train::agree(session.communicator, "data",
-               [&] { task.emplace(options, static_cast<uint64_t>(training.seed), trains); });
+  train::agree(session.communicator, "data", [&] {
+    if (!trains && options.sample == 0 && options.export_to.empty()) {
+      fail_usage({"nothing to do: give --steps or --epochs to train, --sample or --export"});
+    }
+    task.emplace(options, static_cast<uint64_t>(training.seed), trains);
+  });
   train::Trainer trainer(session, *task);
   const train::Outcome outcome = trainer.run();
   if (outcome == train::Outcome::stopped) return train::exit_code(outcome);
+  session.communicator.set_timeout({});  // the others wait while rank 0 writes
   train::agree(session.communicator, "results", [&] {
     if (session.world.rank != 0) return;
     if (!options.export_to.empty()) gpt::export_model(options.export_to, task->module());

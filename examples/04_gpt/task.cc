@@ -10,44 +10,74 @@ using namespace lockstep;
 using data::TokenSource;
 using data::TokenWindows;
 
-Task::Task(const Options& options, uint64_t seed, bool trains)
-    : options_(options), tokenizer_(data::make_tokenizer(options.tokenizer)) {
-  Config& config = options_.config;
-  if (!options_.init_from.empty()) {
-    config = read_config(options_.init_from, config.heads);
-  } else if (config.vocabulary == 0) {
-    config.vocabulary = tokenizer_->vocabulary_size();
+namespace {
+
+// Each flag that was given, in its place in the configuration.
+template <class F>
+void for_each_given(const Options& options, Config& config, const F& act) {
+  const auto visit = [&](const char* flag, const std::optional<int64_t>& given, int64_t& value) {
+    if (given) act(flag, *given, value);
+  };
+  visit("--layers", options.layers, config.layers);
+  visit("--heads", options.heads, config.heads);
+  visit("--width", options.width, config.width);
+  visit("--context", options.context, config.context);
+  visit("--vocabulary", options.vocabulary, config.vocabulary);
+}
+
+Config choose_config(const Options& options, const data::Tokenizer& tokenizer) {
+  Config config{.vocabulary = tokenizer.vocabulary_size()};
+  if (options.init_from.empty()) {
+    for_each_given(options, config,
+                   [](const char*, int64_t given, int64_t& value) { value = given; });
+  } else {
+    config = read_config(options.init_from, options.heads.value_or(config.heads));
+    for_each_given(options, config, [&](const char* flag, int64_t given, int64_t& value) {
+      if (given == value) return;
+      fail_usage(
+          {flag, " ", given, " contradicts ", options.init_from.string(), ", which has ", value});
+    });
   }
   if (config.width % config.heads != 0) {
     fail_usage({"--width ", config.width, " is not a multiple of --heads ", config.heads});
   }
+  return config;
+}
+
+}  // namespace
+
+Task::Task(const Options& options, uint64_t seed, bool trains)
+    : options_(options), tokenizer_(data::make_tokenizer(options.tokenizer)) {
+  config_ = choose_config(options_, *tokenizer_);
   if (trains) open_data(seed);
-  model_.emplace(config);
+  model_.emplace(config_);
 }
 
 void Task::open_data(uint64_t seed) {
   if (options_.data.empty()) fail_usage({"--data is missing: the text or tokens to train on"});
   const TokenSource source = TokenSource::open(options_.data, *tokenizer_);
-  source.check_context(options_.config.context);
-  source.check_vocabulary(options_.config.vocabulary);
+  source.check_context(config_.context);
+  source.check_vocabulary(config_.vocabulary);
   const auto [training, held_out] = source.split(options_.validation_fraction);
-  training_.emplace(training, TokenWindows::Options{.context = options_.config.context,
+  training_.emplace(training, TokenWindows::Options{.context = config_.context,
                                                     .order = options_.order == "sequential"
                                                                  ? data::Order::sequential
                                                                  : data::Order::shuffled,
                                                     .seed = seed});
   if (options_.validation_fraction > 0) {
-    held_out_.emplace(held_out, TokenWindows::Options{.context = options_.config.context,
+    held_out_.emplace(held_out, TokenWindows::Options{.context = config_.context,
                                                       .order = data::Order::sequential});
   }
 }
 
-void Task::initialize() {
-  if (!options_.init_from.empty()) load_weights(options_.init_from, *model_);
+bool Task::initialize() {
+  if (options_.init_from.empty()) return false;
+  load_weights(options_.init_from, *model_);
+  return true;
 }
 
 void Task::load_from(const TokenWindows& windows, int64_t first, int64_t count) {
-  const Shape shape{count, options_.config.context};
+  const Shape shape{count, config_.context};
   std::vector<int64_t> inputs(static_cast<size_t>(shape.elements())), targets(inputs.size());
   windows.read(first, inputs, targets);
   inputs_ = Array::from(inputs, shape);
@@ -56,15 +86,19 @@ void Task::load_from(const TokenWindows& windows, int64_t first, int64_t count) 
 
 Tensor Task::loss() { return cross_entropy((*model_)(inputs_), targets_); }
 
-std::string Task::config_json() const {
-  const Config& config = options_.config;
-  return nlohmann::ordered_json{
-      {"data", options_.data.string()},  {"tokenizer", options_.tokenizer},
-      {"layers", config.layers},         {"heads", config.heads},
-      {"width", config.width},           {"context", config.context},
-      {"vocabulary", config.vocabulary}, {"init_from", options_.init_from.string()},
-      {"order", options_.order},         {"validation_fraction", options_.validation_fraction}}
-      .dump(1);
+Task::Identity Task::identity() const {
+  using Json = nlohmann::ordered_json;
+  const Json model{{"layers", config_.layers},
+                   {"heads", config_.heads},
+                   {"width", config_.width},
+                   {"context", config_.context},
+                   {"vocabulary", config_.vocabulary}};
+  const Json data{{"tokenizer", options_.tokenizer},
+                  {"order", options_.order},
+                  {"validation_fraction", options_.validation_fraction},
+                  {"data_tokens", training_ ? training_->source().size() : 0}};
+  const Json other{{"data", options_.data.string()}, {"init_from", options_.init_from.string()}};
+  return {.model = model.dump(1), .data = data.dump(1), .other = other.dump(1)};
 }
 
 }  // namespace gpt

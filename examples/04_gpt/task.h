@@ -17,7 +17,8 @@ namespace gpt {
 struct Options {
   std::filesystem::path data;
   std::string tokenizer = "bytes";
-  Config config = {.vocabulary = 0};  // vocabulary 0: the tokenizer's
+  // Not given: the default, or what the weights of --init-from have.
+  std::optional<int64_t> layers, heads, width, context, vocabulary;
   std::filesystem::path init_from;
   std::string order = "shuffled";
   double validation_fraction = 0;
@@ -34,16 +35,16 @@ class Task final : public lockstep::train::Task {
   Task(const Options& options, uint64_t seed, bool trains);
 
   Model& module() override { return *model_; }
-  void initialize() override;
+  bool initialize() override;
   int64_t samples() const override { return training_ ? training_->count() : 0; }
-  int64_t tokens_per_sample() const override { return options_.config.context; }
+  int64_t tokens_per_sample() const override { return config_.context; }
   void load(int64_t first, int64_t count) override { load_from(*training_, first, count); }
   lockstep::Tensor loss() override;
   int64_t validation_samples() const override { return held_out_ ? held_out_->count() : 0; }
   void load_validation(int64_t first, int64_t count) override {
     load_from(*held_out_, first, count);
   }
-  std::string config_json() const override;
+  Identity identity() const override;
 
   const lockstep::data::Tokenizer& tokenizer() const { return *tokenizer_; }
 
@@ -52,6 +53,7 @@ class Task final : public lockstep::train::Task {
   void load_from(const lockstep::data::TokenWindows& windows, int64_t first, int64_t count);
 
   Options options_;
+  Config config_;
   std::unique_ptr<const lockstep::data::Tokenizer> tokenizer_;
   std::optional<lockstep::data::TokenWindows> training_;
   std::optional<lockstep::data::TokenWindows> held_out_;

@@ -4,6 +4,16 @@
 #include <vector>
 
 namespace lockstep::train {
+namespace {
+
+// A line of a JSON object, without its indentation and comma.
+std::string member(const std::string& line) {
+  const size_t begin = line.find_first_not_of(' ');
+  const size_t end = line.find_last_not_of(", ");
+  return begin == std::string::npos ? "nothing" : line.substr(begin, end - begin + 1);
+}
+
+}  // namespace
 
 void agree_on(Communicator& communicator, std::string_view what, const std::string& error,
               int exit_code) {
@@ -47,8 +57,9 @@ void require_same(Communicator& communicator, std::string_view what, const std::
       std::getline(first, expected);
       std::getline(other, found);
     } while (expected == found && (first || other));
-    throw AgreedFailure(
-        concat({what, " differ: rank 0 has", expected, ", rank ", rank, " has", found}), 2);
+    throw AgreedFailure(concat({what, " differ: rank 0 has ", member(expected), ", rank ", rank,
+                                " has ", member(found)}),
+                        2);
   }
 }
 

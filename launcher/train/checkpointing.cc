@@ -1,6 +1,7 @@
 #include "lockstep/launcher/train/checkpointing.h"
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "lockstep/launcher/train/agreement.h"
@@ -57,6 +58,16 @@ void read_into(files::Checkpoint& checkpoint, const NamedArray& entry) {
   entry.values.storage()->bump_version();
 }
 
+// Part of a model is another model.
+void require_no_others(const files::Checkpoint& checkpoint, std::span<const NamedArray> state) {
+  std::set<std::string_view> known;
+  for (const NamedArray& entry : state) known.insert(entry.name);
+  for (const files::TensorRecord& record : checkpoint.manifest().tensors) {
+    LOCKSTEP_CHECK(known.contains(record.name), "checkpoint ", checkpoint.directory().string(),
+                   " holds ", record.name, ", which this run does not have");
+  }
+}
+
 }  // namespace
 
 void Checkpointer::save(int64_t step, std::span<const NamedArray> state,
@@ -109,10 +120,13 @@ std::optional<std::filesystem::path> Checkpointer::find(const std::string& resum
 }
 
 Checkpointer::Loaded Checkpointer::load(const std::filesystem::path& directory,
-                                        std::span<const NamedArray> state) {
+                                        std::span<const NamedArray> state,
+                                        const std::function<void(const std::string&)>& check) {
   Loaded loaded;
   agree(communicator_, "checkpoint load", [&] {
     files::Checkpoint checkpoint = take(files::Checkpoint::open(directory));
+    check(checkpoint.manifest().attributes);
+    require_no_others(checkpoint, state);
     for (const NamedArray& entry : state) read_into(checkpoint, entry);
     loaded = {checkpoint.manifest().step, checkpoint.manifest().attributes};
   });

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,7 +21,7 @@ struct NamedArray {
 };
 
 // Writes and reads a run's checkpoints: every rank an equal share of the bytes, whatever tensors
-// they belong to. All members but find() are collective calls, and fail on all ranks together with
+// they belong to. All members are collective calls, and fail on all ranks together with
 // AgreedFailure.
 class Checkpointer {
  public:
@@ -35,17 +36,18 @@ class Checkpointer {
   void save(int64_t step, std::span<const NamedArray> state, const std::string& attributes);
 
   // What `--resume` means: the newest valid checkpoint for "auto" (nothing when there is none),
-  // nothing for "never", else a step's directory or one that holds such. On rank 0; the others get
-  // its answer.
+  // nothing for "never", else a step's directory or one that holds such.
   std::optional<std::filesystem::path> find(const std::string& resume);
 
   struct Loaded {
     int64_t step = 0;
     std::string attributes;  // a JSON object
   };
-  // Fills `state`, whatever world size wrote the checkpoint. A tensor that is missing, or has
-  // another shape or dtype, is an error that names it.
-  Loaded load(const std::filesystem::path& directory, std::span<const NamedArray> state);
+  // Fills `state`, whatever world size wrote the checkpoint. `check` sees its attributes first and
+  // may throw. A tensor of either that the other lacks, or has in another shape or dtype, is an
+  // error that names it.
+  Loaded load(const std::filesystem::path& directory, std::span<const NamedArray> state,
+              const std::function<void(const std::string& attributes)>& check);
 
  private:
   files::FileSystem& file_system_;

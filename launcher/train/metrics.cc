@@ -1,6 +1,7 @@
 #include "lockstep/launcher/train/metrics.h"
 
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "lockstep/launcher/train/status.h"
@@ -13,12 +14,22 @@ using Json = nlohmann::ordered_json;
 // JSON has no NaN: the library writes null.
 void append(files::WritableFile& file, const Json& json) { check(file.append(json.dump() + "\n")); }
 
+// What a run that was killed, or found the disk full, may have left.
+bool ends_within_a_line(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file || file.tellg() <= 0) return false;
+  file.seekg(-1, std::ios::end);
+  return file.get() != '\n';
+}
+
 }  // namespace
 
 Metrics::Metrics(files::FileSystem& file_system, const std::filesystem::path& path) {
   if (path.empty()) return;
   if (path.has_parent_path()) check(file_system.create_directories(path.parent_path()));
+  const bool torn = ends_within_a_line(path);
   file_ = take(file_system.open(path, files::OpenMode::append));
+  if (torn) check(file_->append("\n"));
 }
 
 void Metrics::step(const StepMetrics& m) {

@@ -138,6 +138,9 @@ std::chrono::milliseconds TrainOptions::checkpoint_every_time() const {
 
 void TrainOptions::check() const {
   if (steps > 0 && epochs > 0) fail_usage({"--steps and --epochs exclude each other"});
+  for (const auto& [flag, beta] : {std::pair{"--beta1", beta1}, {"--beta2", beta2}}) {
+    if (beta >= 1) fail_usage({flag, " ", beta, ": a decay is below 1"});
+  }
   if (!checkpoint_every.empty() && !is_number(checkpoint_every) &&
       !flags::parse_duration(checkpoint_every)) {
     fail_usage({"--checkpoint-every ", checkpoint_every,

@@ -49,7 +49,11 @@ int run_body(const Program& program, Session session) {
     end_job(1);
   }
   if (code != 0 && session.world.size > 1) {
-    session.communicator.barrier({.what = "exit"}).wait();
+    try {
+      session.communicator.barrier({.what = "exit"}).wait();
+    } catch (const std::exception&) {
+      // The others are gone already: the reason has been told.
+    }
     end_job(code);
   }
   return code;

@@ -4,6 +4,7 @@
 #include <ctime>
 
 #include "lockstep/launcher/train/status.h"
+#include "lockstep/runtime/files/checkpoint.h"
 
 namespace lockstep::train {
 
@@ -18,19 +19,39 @@ void RunDirectory::open() {
   lock_ = take(std::move(lock));
 }
 
+// ".1", or the first number after it that no earlier run has.
+std::string RunDirectory::unused_suffix() const {
+  for (int number = 1;; ++number) {
+    const std::string suffix = "." + std::to_string(number);
+    if (!file_system_.exists(path_ / ("checkpoints" + suffix)) &&
+        !file_system_.exists(path_ / ("metrics" + suffix + ".jsonl"))) {
+      return suffix;
+    }
+  }
+}
+
 void RunDirectory::set_aside_earlier_run() {
   if (!exists() || rank_ != 0) return;
-  for (const std::filesystem::path& found : {checkpoints(), metrics()}) {
-    if (!file_system_.exists(found)) continue;
-    int number = 1;
-    std::filesystem::path aside;
-    do {
-      aside = found.parent_path() /
-              (found.stem().string() + "." + std::to_string(number++) + found.extension().string());
-    } while (file_system_.exists(aside));
-    check(file_system_.rename(found, aside));
+  const std::string suffix = unused_suffix();
+  if (file_system_.exists(checkpoints())) {
+    check(file_system_.rename(checkpoints(), path_ / ("checkpoints" + suffix)));
+  }
+  if (file_system_.exists(metrics())) {
+    check(file_system_.rename(metrics(), path_ / ("metrics" + suffix + ".jsonl")));
   }
   check(file_system_.sync_directory(path_));
+}
+
+void RunDirectory::set_aside_checkpoints_after(int64_t step) {
+  if (!exists() || rank_ != 0) return;
+  std::filesystem::path aside;
+  for (const files::CheckpointInfo& found : take(files::list_checkpoints(checkpoints()))) {
+    if (found.step <= step) continue;
+    if (aside.empty()) aside = path_ / ("checkpoints" + unused_suffix());
+    check(file_system_.create_directories(aside));
+    check(file_system_.rename(found.directory, aside / found.directory.filename()));
+  }
+  if (!aside.empty()) check(file_system_.sync_directory(checkpoints()));
 }
 
 void RunDirectory::write_config(std::string_view json) {

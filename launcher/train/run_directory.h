@@ -31,12 +31,16 @@ class RunDirectory {
   // Rank 0: puts the checkpoints and metrics of an earlier run aside under a numbered name, so that
   // a new run starts clean and nothing is lost.
   void set_aside_earlier_run();
+  // Rank 0: the same for the checkpoints of later steps, when a run goes on from an earlier one.
+  void set_aside_checkpoints_after(int64_t step);
   // Rank 0.
   void write_config(std::string_view json);
   // log/rank-N.log: one line with the time.
   void log(std::string_view line);
 
  private:
+  std::string unused_suffix() const;
+
   files::FileSystem& file_system_;
   std::filesystem::path path_;
   int rank_;

@@ -1,5 +1,7 @@
 #include "lockstep/launcher/train/trainer.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -13,9 +15,11 @@
 namespace lockstep::train {
 namespace {
 
-// What a resumed run may not change: its samples would not be the ones that are left.
-constexpr std::pair<const char*, const char*> kFixedFlags[] = {
-    {"global_batch", "--global-batch"}, {"seed", "--seed"}, {"optimizer", "--optimizer"}};
+std::string host_name() {
+  char name[256] = "unknown";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -42,47 +46,74 @@ Trainer::Trainer(Session session, Task& task)
       directory_(files::posix_file_system(), options_.run_dir, communicator_.rank()),
       checkpointer_(files::posix_file_system(), communicator_, directory_.checkpoints(),
                     options_.keep) {
-  require_same(communicator_, "flags", options_.to_json() + "\n" + task_.config_json());
+  const Task::Identity identity = task_.identity();
+  require_same(communicator_, "flags",
+               options_.to_json() + identity.model + identity.data + identity.other);
   agree(communicator_, "options", [&] {
     options_.check();
     plan_.emplace(options_.batch_plan(communicator_.size()));
+    if (options_.validation_every > 0 && task_.validation_samples() == 0) {
+      fail_usage({"--validation-every ", options_.validation_every, " without held-out data"});
+    }
+    const double steps = options_.epochs * static_cast<double>(task_.samples()) /
+                         static_cast<double>(options_.global_batch);
+    steps_ = options_.epochs > 0 ? static_cast<int64_t>(steps) : options_.steps;
+    if (options_.epochs > 0 && steps_ == 0) {
+      fail_usage({"--epochs ", options_.epochs, " of ", task_.samples(),
+                  " samples is less than one step of --global-batch ", options_.global_batch});
+    }
+    if (steps_ > 0) directory_.open();
   });
-  steps_ = options_.epochs > 0
-               ? static_cast<int64_t>(options_.epochs * static_cast<double>(task_.samples()) /
-                                      static_cast<double>(options_.global_batch))
-               : options_.steps;
-  open_run();
   ddp_.emplace(
       task_.module(), communicator_,
       nn::DataParallelOptions{
           .bucket_sizes = {.other_mb = options_.bucket_mb},
           .placement = {.dtype = options_.dtype(), .seed = static_cast<uint64_t>(options_.seed)}});
   make_optimizer();
-  resume();
+  load_or_initialize();
+  if (step_ < steps_) begin_writing();
   progress_.emplace(communicator_.rank() == 0 && !options_.quiet, session_.world.mpi, step_,
                     steps_);
 }
 
-void Trainer::open_run() {
-  if (steps_ == 0) return;  // nothing will be written
-  const bool first = communicator_.rank() == 0;
+// Only once all that can be refused has been: a start that fails leaves the directory as it was.
+void Trainer::begin_writing() {
   agree(communicator_, "run directory", [&] {
-    directory_.open();
-    if (options_.resume == "never") directory_.set_aside_earlier_run();
-  });
-  agree(communicator_, "run directory", [&] {
-    directory_.log("start, rank " + std::to_string(communicator_.rank()) + " of " +
-                   std::to_string(communicator_.size()));
-    if (!first) return;
-    nlohmann::ordered_json config{{"version", version()},
-                                  {"world_size", communicator_.size()},
-                                  {"backend", communicator_.backend()},
-                                  {"trainer", nlohmann::ordered_json::parse(options_.to_json())},
-                                  {"program", nlohmann::ordered_json::parse(task_.config_json())}};
+    if (!resumed_from_) {
+      directory_.set_aside_earlier_run();
+    } else if (directory_.exists()) {
+      directory_.set_aside_checkpoints_after(step_);
+    }
+    directory_.log("rank " + std::to_string(communicator_.rank()) + " of " +
+                   std::to_string(communicator_.size()) + " begins after step " +
+                   std::to_string(step_));
+    if (communicator_.rank() != 0) return;
+    using Json = nlohmann::ordered_json;
+    const Task::Identity identity = task_.identity();
+    const Json config{{"version", version()},
+                      {"world_size", communicator_.size()},
+                      {"backend", communicator_.backend()},
+                      {"host", host_name()},
+                      {"trainer", Json::parse(options_.to_json())},
+                      {"model", Json::parse(identity.model)},
+                      {"data", Json::parse(identity.data)},
+                      {"program", Json::parse(identity.other)}};
     directory_.write_config(config.dump(2) + "\n");
     std::filesystem::path path = options_.metrics;
     if (path.empty() && directory_.exists()) path = directory_.metrics();
     metrics_.emplace(files::posix_file_system(), path);
+    if (resumed_from_) {
+      metrics_->event("resume", {{"step", step_}, {"from", resumed_from_->string()}});
+    }
+    int64_t count = 0;
+    for (const nn::NamedParameter& named : ddp_->parameters()) count += named.parameter.elements();
+    metrics_->event("start", {{"step", step_},
+                              {"steps", steps_},
+                              {"world_size", int64_t{communicator_.size()}},
+                              {"backend", std::string(communicator_.backend())},
+                              {"parameters", count},
+                              {"precision", options_.precision},
+                              {"version", std::string(version())}});
   });
 }
 
@@ -106,43 +137,59 @@ void Trainer::make_optimizer() {
   }
 }
 
-void Trainer::resume() {
-  const auto found = checkpointer_.find(options_.resume);
-  if (!found) {
-    agree(communicator_, "initial weights", [&] { task_.initialize(); });
-  } else {
-    const Checkpointer::Loaded loaded = checkpointer_.load(*found, state());
-    agree(communicator_, "resume", [&] {
-      const auto before = nlohmann::json::parse(loaded.attributes);
-      const auto now = nlohmann::json::parse(attributes());
-      for (const auto& [key, flag] : kFixedFlags) {
-        if (steps_ == 0 || (before.contains(key) && before.at(key) == now.at(key))) continue;
-        fail_usage({"checkpoint ", found->string(), " was written with ", flag, " ",
-                    before.value(key, nlohmann::json()).dump(), ", this run has ",
-                    now.at(key).dump(), "; --resume never starts anew"});
-      }
-      optimizer_->set_steps(before.at("optimizer_steps").get<int64_t>());
-    });
+void Trainer::load_or_initialize() {
+  resumed_from_ = checkpointer_.find(options_.resume);
+  if (resumed_from_) {
+    const auto check = [&](const std::string& attributes) {
+      check_same_run(attributes, *resumed_from_);
+    };
+    const Checkpointer::Loaded loaded = checkpointer_.load(*resumed_from_, state(), check);
+    optimizer_->set_steps(nlohmann::json::parse(loaded.attributes).at("optimizer_steps"));
     step_ = saved_step_ = loaded.step;
-    directory_.log("resume from " + found->string());
-    if (metrics_) metrics_->event("resume", {{"step", step_}, {"from", found->string()}});
+    return;
   }
-  if (!metrics_) return;
-  int64_t count = 0;
-  for (const nn::NamedParameter& named : ddp_->parameters()) count += named.parameter.elements();
-  metrics_->event("start", {{"step", step_},
-                            {"steps", steps_},
-                            {"world_size", int64_t{communicator_.size()}},
-                            {"backend", std::string(communicator_.backend())},
-                            {"parameters", count},
-                            {"precision", options_.precision},
-                            {"version", std::string(version())}});
+  agree(communicator_, "initial weights", [&] {
+    if (task_.initialize() || steps_ > 0) return;
+    fail_usage(
+        {"no weights to use: give --resume, or a --run-dir with a checkpoint, or steps to "
+         "train"});
+  });
+}
+
+// A run that goes on must mean the same: its samples are those that are left, its tensors those of
+// the same function. To use a model without training only that must be the same.
+void Trainer::check_same_run(const std::string& attributes,
+                             const std::filesystem::path& checkpoint) {
+  const auto before = nlohmann::json::parse(attributes);
+  const auto now = nlohmann::json::parse(this->attributes());
+  const auto compare = [&](const char* part) {
+    for (const auto& [key, value] : now.at(part).items()) {
+      const auto saved =
+          before.contains(part) ? before.at(part).value(key, nlohmann::json()) : nlohmann::json();
+      if (saved == value) continue;
+      std::string flag = "--" + key;
+      std::replace(flag.begin(), flag.end(), '_', '-');
+      fail_usage({"checkpoint ", checkpoint.string(), " was written with ", flag, " ", saved.dump(),
+                  ", this run has ", value.dump()});
+    }
+  };
+  compare("model");
+  if (steps_ == 0) return;
+  compare("data");
+  compare("trainer");
 }
 
 Outcome Trainer::run() {
+  const Outcome outcome = train();
+  agree_on(communicator_, "metrics", pending_error_, 1);
+  signals_.reset();
+  return outcome;
+}
+
+Outcome Trainer::train() {
   if (step_ >= steps_) {
     if (steps_ > 0) {
-      progress_->note("the run has finished: step " + std::to_string(step_) + " of " +
+      progress_->note("the run has finished: it stands at step " + std::to_string(step_) + " of " +
                       std::to_string(steps_));
     }
     return Outcome::finished_before;
@@ -163,13 +210,23 @@ Outcome Trainer::run() {
                               "; nothing is saved without --run-dir",
                           1);
     }
-    if (metrics_) metrics_->event("preempted", {{"step", step_}});
+    write_metrics([&] { metrics_->event("preempted", {{"step", step_}}); });
     progress_->note("stopped on request at step " + std::to_string(step_) +
                     "; everything is saved, start again to go on");
     return Outcome::stopped;
   }
-  if (metrics_) metrics_->event("finish", {{"step", step_}});
+  write_metrics([&] { metrics_->event("finish", {{"step", step_}}); });
   return Outcome::finished;
+}
+
+template <class F>
+void Trainer::write_metrics(const F& write) {
+  if (!metrics_) return;
+  try {
+    write();
+  } catch (const Error& error) {
+    pending_error_ = error.what();
+  }
 }
 
 // One forward and backward.
@@ -201,7 +258,8 @@ void Trainer::micro_batch(int64_t index, nn::StepReport& mine, StepTimes& times)
 nn::StepReport Trainer::forward_backward(StepTimes& times) {
   optimizer_->zero_grad();
   nn::StepReport mine;
-  std::string error;
+  std::string error = pending_error_;
+  mine.failed = error.empty() ? 0 : 1;
   try {
     const int64_t count = plan_->accumulation();
     for (int64_t i = 0; i < count; ++i) {
@@ -211,11 +269,14 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
     }
   } catch (const CollectiveError&) {
     throw;
+  } catch (const std::bad_alloc&) {
+    error = concat({"step ", step_ + 1, ": out of memory; a smaller --micro-batch needs less"});
+    mine.failed = 1;
   } catch (const std::exception& failure) {
     error = concat({"step ", step_ + 1, ": ", failure.what()});
     mine.failed = 1;
   }
-  mine.stop_requested = signals_.requested() ? 1 : 0;
+  mine.stop_requested = signals_->requested() ? 1 : 0;
   const auto save_every = options_.checkpoint_every_time();
   mine.checkpoint_due = save_every.count() > 0 && Clock::now() - last_save_ >= save_every ? 1 : 0;
   const nn::StepReport total = ddp_->finish(mine);
@@ -259,13 +320,12 @@ void Trainer::report_step(const nn::StepReport& total, double norm, double secon
                             .seconds = seconds,
                             .time = times,
                             .memory_bytes = backend_of({}).statistics().peak_in_use_bytes};
-  if (metrics_) metrics_->step(metrics);
+  write_metrics([&] { metrics_->step(metrics); });
   progress_->step(step_, metrics.loss, metrics.tokens_per_second, metrics.samples_per_second);
 }
 
 void Trainer::validate() {
   const int64_t samples = task_.validation_samples();
-  if (samples == 0) return;
   const int ranks = communicator_.size(), rank = communicator_.rank();
   const int64_t first = samples * rank / ranks, end = samples * (rank + 1) / ranks;
   const int64_t most = plan_->micro_batch();
@@ -283,7 +343,7 @@ void Trainer::validate() {
   });
   communicator_.all_reduce(sums, Reduction::sum, {.what = "validation"}).wait();
   const double loss = sums.data<double>()[0] / sums.data<double>()[1];
-  if (metrics_) metrics_->event("validation", {{"step", step_}, {"loss", loss}});
+  write_metrics([&] { metrics_->event("validation", {{"step", step_}, {"loss", loss}}); });
   progress_->note(concat({"step ", step_, ": validation loss ", loss}));
 }
 
@@ -305,13 +365,18 @@ std::vector<NamedArray> Trainer::state() {
 }
 
 std::string Trainer::attributes() const {
-  return nlohmann::ordered_json{{"version", version()},
-                                {"global_batch", options_.global_batch},
-                                {"seed", options_.seed},
-                                {"optimizer", options_.optimizer},
-                                {"optimizer_steps", optimizer_->steps()},
-                                {"next_sample", step_ * options_.global_batch},
-                                {"steps", steps_}}
+  using Json = nlohmann::ordered_json;
+  const Task::Identity identity = task_.identity();
+  return Json{{"version", version()},
+              {"model", Json::parse(identity.model)},
+              {"data", Json::parse(identity.data)},
+              {"trainer",
+               {{"global_batch", options_.global_batch},
+                {"seed", options_.seed},
+                {"optimizer", options_.optimizer}}},
+              {"optimizer_steps", optimizer_->steps()},
+              {"next_sample", step_ * options_.global_batch},
+              {"steps", steps_}}
       .dump();
 }
 
@@ -322,9 +387,9 @@ void Trainer::save() {
   saved_step_ = step_;
   last_save_ = Clock::now();
   checkpoint_seconds_ = seconds_since(start);
-  if (metrics_) {
+  write_metrics([&] {
     metrics_->event("checkpoint", {{"step", step_}, {"seconds", checkpoint_seconds_}});
-  }
+  });
 }
 
 }  // namespace lockstep::train

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,8 +28,9 @@ class Task {
   virtual ~Task() = default;
 
   virtual nn::Module& module() = 0;
-  // Called on every rank when the model has memory and no checkpoint is loaded.
-  virtual void initialize() {}
+  // Called on every rank when the model has memory and no checkpoint is loaded: brings weights from
+  // elsewhere and returns true, or leaves the initial ones and returns false.
+  virtual bool initialize() { return false; }
 
   // Samples of an epoch, and tokens of a sample (0: not a matter of tokens).
   virtual int64_t samples() const = 0;
@@ -45,8 +47,15 @@ class Task {
     (void)count;
   }
 
-  // The program's own flags, a JSON object: equal on all ranks, kept in config.json.
-  virtual std::string config_json() const { return "{}"; }
+  // The program's own flags, JSON objects whose members are named like the flags: equal on all
+  // ranks, kept in config.json and in checkpoints. A run goes on only with the same model and the
+  // same data; `other` may change.
+  struct Identity {
+    std::string model = "{}";
+    std::string data = "{}";
+    std::string other = "{}";
+  };
+  virtual Identity identity() const { return {}; }
 };
 
 // How this process takes part in the job.
@@ -74,9 +83,11 @@ class Trainer {
  private:
   using Clock = std::chrono::steady_clock;
 
-  void open_run();
   void make_optimizer();
-  void resume();
+  void load_or_initialize();
+  void check_same_run(const std::string& attributes, const std::filesystem::path& checkpoint);
+  void begin_writing();
+  Outcome train();
   nn::StepReport one_step();
   nn::StepReport forward_backward(StepTimes& times);
   void micro_batch(int64_t index, nn::StepReport& mine, StepTimes& times);
@@ -84,6 +95,9 @@ class Trainer {
                    const StepTimes& times);
   void validate();
   void save();
+  // Metrics are written by rank 0 alone: what goes wrong there rides in the next step's report.
+  template <class F>
+  void write_metrics(const F& write);
   std::vector<NamedArray> state();
   std::string attributes() const;
 
@@ -98,7 +112,9 @@ class Trainer {
   std::unique_ptr<optim::Optimizer> optimizer_;
   Checkpointer checkpointer_;
   std::optional<Progress> progress_;
-  StopSignals signals_;
+  std::optional<StopSignals> signals_{std::in_place};  // until run() returns
+  std::optional<std::filesystem::path> resumed_from_;
+  std::string pending_error_;
   int64_t steps_ = 0;  // of the whole run
   int64_t step_ = 0;   // done
   int64_t saved_step_ = -1;

@@ -11,9 +11,9 @@
 namespace lockstep::optim {
 namespace {
 
-// Parameters closer than this are one run: what lies between is padding, zero in every array and
-// left zero by every update.
-constexpr int64_t kPaddingElements = 64;
+// Flat memory has its tensors on such boundaries. What lies between them is padding, zero in every
+// array and left zero by every update.
+constexpr int64_t kAlignmentBytes = 64;
 
 template <class T>
 T* shifted(T* base, int64_t elements, DType dtype) {
@@ -28,28 +28,45 @@ int64_t distance(const void* from, const void* to, DType dtype) {
   return bytes % size == 0 ? bytes / size : -1;
 }
 
-// Whether one update may go from the end of `a` through to the end of `b`, its next neighbour.
-bool joins(const UpdateRun& a, const UpdateRun& b) {
-  if (a.elements == 0 || b.elements == 0) return false;
+// A run and the memory it lies in.
+struct Candidate {
+  UpdateRun run;
+  const Storage* storage;
+};
+
+// Whether one update may go from the end of `a` through to the end of `b`, which follows with
+// nothing or padding between. (A wider gap may hold a parameter that is not to be touched.)
+bool joins(const Candidate& left, const Candidate& right) {
+  const UpdateRun &a = left.run, &b = right.run;
+  if (a.elements == 0 || b.elements == 0 || left.storage != right.storage) return false;
+  if (a.dtype != b.dtype || a.weight_decay != b.weight_decay) return false;
+  const int64_t boundary = kAlignmentBytes / static_cast<int64_t>(size_of(a.dtype));
   const int64_t gap = distance(a.parameter, b.parameter, b.dtype);
-  return a.dtype == b.dtype && a.weight_decay == b.weight_decay && gap >= a.elements &&
-         gap < a.elements + kPaddingElements && shifted(a.gradient, gap, b.dtype) == b.gradient &&
+  if (gap != a.elements && gap != (a.elements + boundary - 1) / boundary * boundary) return false;
+  return shifted(a.gradient, gap, b.dtype) == b.gradient &&
          shifted(a.first_moment, gap, b.dtype) == b.first_moment &&
          shifted(a.second_moment, gap, b.dtype) == b.second_moment;
 }
 
-void join_neighbours(std::vector<UpdateRun>& runs) {
-  std::vector<UpdateRun> joined;
-  for (const UpdateRun& run : runs) {
-    if (!joined.empty() && joins(joined.back(), run)) {
-      joined.back().elements =
-          distance(joined.back().parameter, run.parameter, run.dtype) + run.elements;
+// The runs of parameters that are neighbours in memory; those without elements are left out.
+std::vector<UpdateRun> joined_runs(std::vector<Candidate> candidates) {
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return a.run.parameter < b.run.parameter;
+  });
+  std::vector<Candidate> joined;
+  for (const Candidate& next : candidates) {
+    if (!joined.empty() && joins(joined.back(), next)) {
+      UpdateRun& run = joined.back().run;
+      run.elements = distance(run.parameter, next.run.parameter, run.dtype) + next.run.elements;
     } else {
-      joined.push_back(run);
+      joined.push_back(next);
     }
   }
-  std::erase_if(joined, [](const UpdateRun& run) { return run.elements == 0; });
-  runs = std::move(joined);
+  std::vector<UpdateRun> runs;
+  for (const Candidate& candidate : joined) {
+    if (candidate.run.elements > 0) runs.push_back(candidate.run);
+  }
+  return runs;
 }
 
 }  // namespace
@@ -103,9 +120,9 @@ void Optimizer::make_state() {
   }
 }
 
-// All parameters in the order of their memory; one that is not to be updated has no elements.
+// A parameter that is not to be updated has no elements: it parts the runs beside it.
 void Optimizer::collect_runs() {
-  runs_.clear();
+  std::vector<Candidate> candidates;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const nn::Parameter& parameter = parameters_[i];
     const Array& value = parameter.tensor().value();
@@ -123,11 +140,9 @@ void Optimizer::collect_runs() {
       if (arrays[0]) run.first_moment = arrays[0].data();
       if (arrays[1]) run.second_moment = arrays[1].data();
     }
-    runs_.push_back(run);
+    candidates.push_back({run, value.storage().get()});
   }
-  std::sort(runs_.begin(), runs_.end(),
-            [](const UpdateRun& a, const UpdateRun& b) { return a.parameter < b.parameter; });
-  join_neighbours(runs_);
+  runs_ = joined_runs(std::move(candidates));
 }
 
 void Optimizer::step(double gradient_scale) {

@@ -21,9 +21,9 @@ std::vector<ParameterGroup> decay_matrices_only(const std::vector<nn::Parameter>
                                                 double weight_decay);
 
 // Updates parameters in place, through fused kernels over runs of parameters that lie side by side
-// in memory (all of a flat bucket is one run). A parameter without a gradient is left alone, and so
-// is its state. State has the layout of the parameters' memory and is made at the first step; after
-// it, a step allocates nothing on the device.
+// in one storage, with nothing or the padding to a 64-byte boundary between them. A parameter
+// without a gradient is left alone, and so is its state. State has the layout of the parameters'
+// memory and is made at the first step; after it, a step allocates nothing on the device.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;

@@ -75,7 +75,10 @@ void DistributedDataParallel::place_flat(Module& module, const DataParallelOptio
     const Parameter& parameter = parameters_[i].parameter;
     if (was_placed) placement.dtype = parameter.dtype();
     if (was_placed) placement.device = parameter.tensor().device();
-    if (parameter.frozen()) continue;
+    if (parameter.frozen()) {
+      untrained_.push_back(parameters_[i]);
+      continue;
+    }
     trained_.push_back(i);
     shapes.push_back(parameter.shape());
   }
@@ -133,6 +136,10 @@ void DistributedDataParallel::attach_hooks() {
 // What backward did not make ready: a parameter that was used in an earlier micro-batch only is
 // complete as it is, one that was not used at all counts as zeros.
 void DistributedDataParallel::complete_gradients() {
+  for (const auto& [name, parameter] : untrained_) {
+    LOCKSTEP_CHECK(parameter.frozen(), "parameter ", name,
+                   " was frozen when data parallelism began: its gradient is not reduced");
+  }
   for (size_t i = 0; i < trained_.size(); ++i) {
     const int member = static_cast<int>(i);
     if (reducer_->is_ready(member)) continue;

@@ -77,6 +77,7 @@ class DistributedDataParallel {
   Communicator& communicator_;
   std::vector<NamedParameter> parameters_;  // in the order of the module
   std::vector<int> trained_;                // indices of those that take gradients, in bucket order
+  std::vector<NamedParameter> untrained_;   // frozen at the start
   FlatLayout layout_;                       // of trained_
   std::vector<Array> values_;               // flat, one a bucket
   std::vector<Array> gradients_;            // flat, one a bucket

@@ -51,6 +51,43 @@ struct Problem {
     return std::clamp<int64_t>(query + 1 + keys() - queries(), 0, keys());
   }
   const RowLoops<T>& rows() const { return loops.of<T>().rows; }
+
+  // c[count, seen] = a[count, width] @ b[seen, width]^T, rows of c score_stride(seen) apart.
+  void against_keys(const T* a, int64_t a_stride, const Matrix<T>& b, int64_t count, int64_t seen,
+                    int64_t width, T* c) const {
+    const Gemm shape{.m = count,
+                     .n = seen,
+                     .k = width,
+                     .transpose_b = true,
+                     .lda = a_stride,
+                     .ldb = b.stride,
+                     .ldc = score_stride(seen)};
+    gemm(loops, shape, a, b.data, c);
+  }
+  // c[count, width] = a[count, seen] @ b[seen, width], rows of a score_stride(seen) apart.
+  void over_keys(const T* a, const Matrix<T>& b, int64_t count, int64_t seen, int64_t width, T* c,
+                 int64_t c_stride) const {
+    const Gemm shape{.m = count,
+                     .n = width,
+                     .k = seen,
+                     .lda = score_stride(seen),
+                     .ldb = b.stride,
+                     .ldc = c_stride};
+    gemm(loops, shape, a, b.data, c);
+  }
+  // c[seen, width] = a[count, seen]^T @ b[count, width] + beta * c.
+  void to_keys(const T* a, const T* b, int64_t b_stride, int64_t count, int64_t seen, int64_t width,
+               const Matrix<T>& c, double beta) const {
+    const Gemm shape{.m = seen,
+                     .n = width,
+                     .k = count,
+                     .transpose_a = true,
+                     .lda = score_stride(seen),
+                     .ldb = b_stride,
+                     .ldc = c.stride,
+                     .beta = beta};
+    gemm(loops, shape, a, b, c.data);
+  }
 };
 
 template <class T>
@@ -69,15 +106,8 @@ struct Forward : Problem<T> {
     const int64_t seen = this->visible(end - 1);
     const int64_t stride = score_stride(seen);
     if (seen == 0) return unseeing(result, statistics, begin, end);
-    gemm(this->loops,
-         {.m = end - begin,
-          .n = seen,
-          .k = this->features(),
-          .transpose_b = true,
-          .lda = queries.stride,
-          .ldb = keys.stride,
-          .ldc = stride},
-         queries.row(begin), keys.data, scores);
+    this->against_keys(queries.row(begin), queries.stride, keys, end - begin, seen,
+                       this->features(), scores);
     T sums[kQueryBlock] = {};
     for (int64_t i = begin; i < end; ++i) {
       T* row = scores + (i - begin) * stride;
@@ -90,14 +120,8 @@ struct Forward : Problem<T> {
       }
       statistics[i] = maximum + std::log(sums[i - begin]);
     }
-    gemm(this->loops,
-         {.m = end - begin,
-          .n = this->values(),
-          .k = seen,
-          .lda = stride,
-          .ldb = values.stride,
-          .ldc = result.stride},
-         scores, values.data, result.row(begin));
+    this->over_keys(scores, values, end - begin, seen, this->values(), result.row(begin),
+                    result.stride);
     for (int64_t i = begin; i < end; ++i) {
       const T sum = sums[i - begin];
       this->rows().scale_add(sum == T(0) ? T(0) : 1 / sum, result.row(i), T(0), result.row(i),
@@ -138,10 +162,7 @@ struct Backward : Problem<T> {
   // Blocks go from the last queries, which see all keys, to the first: so each key's gradient is
   // written by the first block and added to by the rest.
   void head(int64_t head, T* scores, T* dscores) const {
-    const int64_t batch = head / this->heads();
-    const int64_t local = head % this->heads();
     const int64_t blocks = (this->queries() + kQueryBlock - 1) / kQueryBlock;
-    if (this->visible(this->queries() - 1) == 0) return zero(dq, batch, local);
     for (int64_t i = blocks - 1; i >= 0; --i) {
       const int64_t begin = i * kQueryBlock;
       const int64_t end = std::min(this->queries(), begin + kQueryBlock);
@@ -168,53 +189,17 @@ struct Backward : Problem<T> {
       }
       return;
     }
-    gemm(this->loops,
-         {.m = count,
-          .n = seen,
-          .k = this->features(),
-          .transpose_b = true,
-          .lda = queries.stride,
-          .ldb = keys.stride,
-          .ldc = stride},
-         queries.row(begin), keys.data, scores);
-    gemm(this->loops,
-         {.m = count,
-          .n = seen,
-          .k = this->values(),
-          .transpose_b = true,
-          .lda = upstream.stride,
-          .ldb = values.stride,
-          .ldc = stride},
-         upstream.row(begin), values.data, dscores);
+    this->against_keys(queries.row(begin), queries.stride, keys, count, seen, this->features(),
+                       scores);
+    this->against_keys(upstream.row(begin), upstream.stride, values, count, seen, this->values(),
+                       dscores);
     score_gradients(head, begin, end, stride, scores, dscores);
-    gemm(this->loops,
-         {.m = seen,
-          .n = this->values(),
-          .k = count,
-          .transpose_a = true,
-          .lda = stride,
-          .ldb = upstream.stride,
-          .ldc = dvalues.stride,
-          .beta = beta},
-         scores, upstream.row(begin), dvalues.data);
-    gemm(this->loops,
-         {.m = seen,
-          .n = this->features(),
-          .k = count,
-          .transpose_a = true,
-          .lda = stride,
-          .ldb = queries.stride,
-          .ldc = dkeys.stride,
-          .beta = beta},
-         dscores, queries.row(begin), dkeys.data);
-    gemm(this->loops,
-         {.m = count,
-          .n = this->features(),
-          .k = seen,
-          .lda = stride,
-          .ldb = keys.stride,
-          .ldc = dqueries.stride},
-         dscores, keys.data, dqueries.row(begin));
+    this->to_keys(scores, upstream.row(begin), upstream.stride, count, seen, this->values(),
+                  dvalues, beta);
+    this->to_keys(dscores, queries.row(begin), queries.stride, count, seen, this->features(), dkeys,
+                  beta);
+    this->over_keys(dscores, keys, count, seen, this->features(), dqueries.row(begin),
+                    dqueries.stride);
   }
 
   // From scores and d(probabilities) to probabilities and d(scores):
@@ -232,13 +217,6 @@ struct Backward : Problem<T> {
           static_cast<T>(this->rows().dot(upstream.row(i), result.row(i), this->values()));
       this->rows().attention_gradients(row, drow, static_cast<T>(this->options.scale),
                                        statistics[i], delta, n, stride);
-    }
-  }
-
-  void zero(const View& view, int64_t batch, int64_t local) const {
-    const auto matrix = head_of<T>(view, batch, local);
-    for (int64_t i = 0; i < view.shape[2]; ++i) {
-      std::fill(matrix.row(i), matrix.row(i) + view.shape[3], T(0));
     }
   }
 

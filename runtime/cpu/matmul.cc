@@ -1,7 +1,7 @@
 #include "lockstep/runtime/cpu/matmul.h"
 
 #include <algorithm>
-#include <memory>
+#include <bit>
 
 #include "lockstep/runtime/cpu/convert.h"
 #include "lockstep/runtime/cpu/elementwise.h"
@@ -71,9 +71,11 @@ struct Tiles {
 
 Tiles tiles_of(const Gemm& g) {
   constexpr int64_t kSide = 768;
-  constexpr int64_t kStep = 48;  // whole registers' worth of a micro-kernel in both directions
+  constexpr int64_t kStep = 32;
   const auto side = [](int64_t extent) {
-    const int64_t count = (extent + kSide - 1) / kSide;
+    // Powers of two: the usual thread counts share them evenly.
+    const auto count =
+        static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>((extent + kSide - 1) / kSide)));
     const int64_t even = (extent + count - 1) / count;
     return (even + kStep - 1) / kStep * kStep;
   };

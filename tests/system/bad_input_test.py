@@ -57,6 +57,14 @@ class BadInput(SystemTest):
         self.refused(self.command("--vocabulary", 20), 20)
         self.refused(self.command("--micro-batch", 3), "--micro-batch 3")
         self.refused(self.command("--epochs", 1), "--steps", "--epochs")
+        self.refused(self.command("--beta1", 1), "--beta1")
+        self.refused(self.command("--validation-every", 1), "--validation-every")
+        self.refused(self.command("--init-from", DATA / "gpt2_tiny"), "--layers 1")
+        self.refused([GPT, *SMALL, "--data", self.data], "nothing to do")
+        self.refused([GPT, *SMALL, "--data", self.data, "--epochs", "0.0001"], "--epochs")
+        self.refused([GPT, *SMALL, "--sample", 3], "no weights", ranks=(1,))
+        self.refused([GPT, "--init-from", DATA / "gpt2_tiny", "--vocabulary", 256, "--sample", 3,
+                      "--prompt", ""], "--prompt")
         self.refused(self.command("--checkpoint-every", "soon", "--run-dir", self.folder / "r"),
                      "soon")
 
@@ -119,11 +127,17 @@ class BadInput(SystemTest):
         self.assertIn(shard.name, verify.stdout + verify.stderr)
 
     def test_weights_that_do_not_fit(self):
+        zero = self.folder / "zero"
+        zero.mkdir()
+        text = (DATA / "gpt2_tiny" / "config.json").read_text()
+        (zero / "config.json").write_text(text.replace('"n_head": 2', '"n_head": 0'))
+        self.refused([GPT, "--init-from", zero, "--sample", 3], "config.json", ranks=(1,))
         broken = self.folder / "broken.safetensors"
         broken.write_bytes((DATA / "gpt2_tiny" / "model.safetensors").read_bytes()[:-100])
-        self.refused(self.command("--init-from", broken), broken)
+        plain = [GPT, "--data", self.data, "--steps", 2, "--global-batch", 4, "--init-from"]
+        self.refused([*plain, broken], broken)
         nowhere = self.folder / "nowhere"
-        self.refused(self.command("--init-from", nowhere), nowhere)
+        self.refused([*plain, nowhere], nowhere)
 
     def test_memory_limit(self):
         self.refused(self.command("--memory-limit", "300K"), "307200", "memory", code=1)

@@ -79,18 +79,18 @@ class GptRun(SystemTest):
         self.succeed([LOCKSTEP, "checkpoint", "verify", self.run_dir / "checkpoints"])
 
     def test_a_stop_request_saves_and_exits_75_and_resuming_goes_on(self):
-        expected = self.undisturbed(400)
+        expected = self.undisturbed(4000)
         for ranks, number in ((1, signal.SIGTERM), (2, signal.SIGUSR1)):
             with self.subTest(ranks=ranks):
                 folder = self.folder / f"stopped-{ranks}"
-                process = self.start(launch(ranks, *self.command(400, run_dir=folder)))
+                process = self.start(launch(ranks, *self.command(4000, run_dir=folder)))
                 self.wait_for_step(5, folder / "metrics.jsonl")
                 process.send_signal(number)
                 _, error = process.communicate(timeout=60)
                 self.assertEqual(process.returncode, 75, error)
                 stopped = events(folder / "metrics.jsonl", "preempted")[-1]["step"]
-                self.assertLess(stopped, 400)
-                self.succeed(launch(ranks, *self.command(400, run_dir=folder)))
+                self.assertLess(stopped, 4000)
+                self.succeed(launch(ranks, *self.command(4000, run_dir=folder)))
                 self.assertEqual(events(folder / "metrics.jsonl", "resume")[-1]["step"], stopped)
                 self.same(losses(folder / "metrics.jsonl"), expected, ranks)
 
@@ -102,12 +102,12 @@ class GptRun(SystemTest):
         self.assertEqual(process.returncode, 75)
 
     def test_a_killed_run_resumes_to_the_same_losses_at_another_world_size(self):
-        expected = self.undisturbed(300)
-        process = self.start(self.command(300, 8, "--checkpoint-every", 10))
+        expected = self.undisturbed(3000)
+        process = self.start(self.command(3000, 8, "--checkpoint-every", 10))
         self.wait_for_step(25)
         process.kill()
         process.communicate()
-        self.succeed(mpirun(2, *self.command(300, 8, "--checkpoint-every", 10)))
+        self.succeed(mpirun(2, *self.command(3000, 8, "--checkpoint-every", 10)))
         self.assertGreaterEqual(events(self.run_dir / "metrics.jsonl", "resume")[-1]["step"], 20)
         self.same(losses(self.run_dir / "metrics.jsonl"), expected, 2)
 
@@ -132,6 +132,38 @@ class GptRun(SystemTest):
         self.assertEqual(set(losses(self.run_dir / "metrics.jsonl")), {1, 2, 3})
         self.assertTrue((self.run_dir / "checkpoints.1" / "step-00000005").exists())
         self.assertEqual(len(losses(self.run_dir / "metrics.1.jsonl")), 5)
+
+    def test_going_on_from_an_earlier_step_sets_the_later_ones_aside(self):
+        self.succeed(self.command(10, 8, "--checkpoint-every", 2))
+        earlier = self.run_dir / "checkpoints" / "step-00000006"
+        self.succeed(self.command(9, 8, "--resume", earlier, "--keep", 1))
+        names = lambda folder: sorted(p.name for p in (self.run_dir / folder).iterdir()
+                                      if p.name[0] != ".")
+        self.assertEqual(names("checkpoints"), ["step-00000009"])
+        self.assertEqual(names("checkpoints.1"), ["step-00000008", "step-00000010"])
+
+    def test_a_start_that_is_refused_changes_nothing(self):
+        self.succeed(self.command(5))
+        files = lambda: {p: p.read_bytes() for p in self.run_dir.rglob("*") if p.is_file()}
+        before = files()
+        for more in (["--seed", 5], ["--layers", 2], ["--order", "sequential"],
+                     ["--resume", "never", "--init-from", self.folder / "nothing"],
+                     ["--resume", self.folder / "nothing"]):
+            with self.subTest(more=more):
+                result = run(self.command(10, 8, *more))
+                self.assertEqual(result.returncode, 2, result.stderr)
+                self.assertEqual(len(result.stderr.strip().splitlines()), 1)
+                self.assertEqual(files(), before)
+
+    def test_a_torn_line_in_the_metrics(self):
+        self.succeed(self.command(5))
+        path = self.run_dir / "metrics.jsonl"
+        text = path.read_text()
+        path.write_text(text + '{"event":"st')
+        self.succeed(self.command(8))
+        lines = path.read_text()[len(text):].splitlines()
+        self.assertEqual(lines[0], '{"event":"st')
+        self.assertEqual(json.loads(lines[1])["event"], "resume")
 
     def test_sampling_from_a_checkpoint(self):
         self.succeed(self.command(5))

@@ -102,6 +102,21 @@ TEST(Engine, GradientsGoIntoGivenMemory) {
   }
 }
 
+// Both offers of memory would be of the same slice.
+TEST(Engine, OneInputTwiceWithGivenMemory) {
+  const Tensor x{random_array({4}, 1)};
+  std::vector<std::vector<double>> found;
+  for (const bool seated : {false, true}) {
+    const Tensor w = Tensor::variable(random_array({4}, 2));
+    if (seated) {
+      static_cast<Leaf&>(*w.node()).seat_gradient(Array::full({4}, 9, DType::f64));
+    }
+    sum(layer_norm(x, w, w)).backward();
+    found.push_back(w.grad().to_vector<double>());
+  }
+  EXPECT_EQ(found[0], found[1]);
+}
+
 TEST(Engine, HookFiresOnceAfterTheLastConsumer) {
   const Tensor x = variable(2);
   Leaf& leaf = static_cast<Leaf&>(*x.node());

@@ -192,6 +192,14 @@ std::vector<Case> row_cases() {
        attend(true),
        {random_array({1, 2, 3, 2}, 1), random_array({1, 2, 4, 2}, 2),
         random_array({1, 2, 4, 2}, 3)}},
+      {"attention_of_itself",
+       [attend](const auto& in) {
+         return attend(true)({in[0], in[0], in[0] * 2.0});
+       },
+       {random_array({1, 2, 3, 2}, 1)}},
+      {"layer_norm_of_dependent_inputs",
+       [](const auto& in) { return layer_norm(in[0], in[0] * 2.0, in[0] * 3.0); },
+       {random_array({4}, 1)}},
       {"packed_attention",
        [](const auto& in) { return packed_attention(in[0], 2); },
        {random_array({1, 3, 12}, 1)}},

@@ -209,6 +209,16 @@ TEST(DataParallelErrors, DifferentModelsAreNamed) {
   });
 }
 
+TEST(DataParallelErrors, ThawingAfterTheStart) {
+  const auto communicator = make_single_communicator();
+  Net net;
+  net.spare.weight.set_frozen(true);
+  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
+  ddp.finish();
+  net.spare.weight.set_frozen(false);
+  EXPECT_THROW(ddp.finish(), Error);
+}
+
 TEST(DataParallelErrors, SteppingBeforeFinish) {
   const auto communicator = make_single_communicator();
   Net net;

@@ -104,6 +104,16 @@ TEST_P(Layouts, AParameterWithoutGradientIsLeftAlone) {
 
 INSTANTIATE_TEST_SUITE_P(FlatAndAlone, Layouts, ::testing::Bool());
 
+// What lies between two parameters may be a third that belongs to nobody here.
+TEST(Optimizer, LeavesNeighboursAloneThatItWasNotGiven) {
+  Fixture fixture(true);
+  fixture.give_gradients(1);
+  SGD optimizer({fixture.parameters[0], fixture.parameters[2]}, {.learning_rate = 0.1});
+  const auto before = fixture.parameters[1].tensor().to_vector<double>();
+  optimizer.step();
+  EXPECT_EQ(fixture.parameters[1].tensor().to_vector<double>(), before);
+}
+
 TEST(Optimizer, RefusesGradientsThatAreNotReduced) {
   Fixture fixture(true);
   SGD optimizer(fixture.parameters, {});

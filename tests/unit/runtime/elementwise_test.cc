@@ -2,26 +2,18 @@
 
 #include <limits>
 
+#include "functor_cases.h"
 #include "kernel_testing.h"
-#include "lockstep/runtime/math/binary.h"
-#include "lockstep/runtime/math/compare.h"
-#include "lockstep/runtime/math/probe.h"
-#include "lockstep/runtime/math/unary.h"
 
 namespace lockstep::testing {
 namespace {
 
 using math::BinaryOps;
-using math::CompareOps;
 using math::UnaryOps;
 
-constexpr double kAttributes[2] = {0.3, 1.75};
 constexpr double kAbsolute = 4e-7;  // of f32, where terms cancel
 
-template <class F>
-Elementwise unary_op() {
-  return {math::index_of<UnaryOps, F>, {kAttributes[0], kAttributes[1]}};
-}
+Elementwise unary_op(int index) { return {index, {kAttributes[0], kAttributes[1]}}; }
 
 double absolute_bound(DType dtype) { return dtype == DType::f64 ? 1e-15 : kAbsolute; }
 
@@ -35,31 +27,28 @@ std::string describe(const LevelKernels& level, const char* name, DType dtype, L
 
 TEST(Elementwise, UnaryEqualsItsFunctor) {
   for (auto& level : all_levels()) {
-    math::for_each(UnaryOps{}, [&]<class F>() {
-      const F f = math::make_functor<F>(kAttributes);
+    for (const auto& f : unary_cases()) {
       for (DType dtype : kFloats) {
         for (Layout layout : kLayouts) {
           for (const Shape& shape : kShapes) {
             const Array x = random(shape, dtype, layout);
             const Array y =
                 window(shape, dtype, layout == Layout::broadcast ? Layout::contiguous : layout);
-            level.kernels.unary(unary_op<F>(), x.view(), y.view());
+            level.kernels.unary(unary_op(f.index), x.view(), y.view());
             std::vector<double> expected = doubles(x);
-            for (double& value : expected) value = f(value);
+            for (double& value : expected) value = f.value(value);
             expect_near(doubles(y), expected, relative_bound(dtype, 16), absolute_bound(dtype),
-                        describe(level, F::name, dtype, layout));
+                        describe(level, f.name, dtype, layout));
           }
         }
       }
-    });
+    }
   }
 }
 
 TEST(Elementwise, UnaryBackwardEqualsItsFunctor) {
   for (auto& level : all_levels()) {
-    math::for_each(UnaryOps{}, [&]<class F>() {
-      constexpr math::Reads kReads = math::reads_of<F>();
-      const F f = math::make_functor<F>(kAttributes);
+    for (const auto& f : unary_cases()) {
       for (DType dtype : kFloats) {
         for (Layout layout : kLayouts) {
           for (double beta : {0.0, 1.0}) {
@@ -70,38 +59,38 @@ TEST(Elementwise, UnaryBackwardEqualsItsFunctor) {
             const Array dx = random(shape, dtype, Layout::contiguous, -1, 1, 4);
             const auto before = doubles(dx);
             // What is not read is not there.
-            level.kernels.unary_backward(unary_op<F>(), kReads.a ? x.view() : View(),
-                                         kReads.out ? y.view() : View(), dy.view(), dx.view(),
+            level.kernels.unary_backward(unary_op(f.index), f.reads.a ? x.view() : View(),
+                                         f.reads.out ? y.view() : View(), dy.view(), dx.view(),
                                          beta);
             const auto xs = doubles(x), ys = doubles(y), dys = doubles(dy);
             std::vector<double> expected(xs.size());
             for (size_t i = 0; i < xs.size(); ++i) {
-              expected[i] = f.grad(xs[i], ys[i])[0] * dys[i] + beta * before[i];
+              expected[i] = f.grad(xs[i], ys[i]) * dys[i] + beta * before[i];
             }
             expect_near(doubles(dx), expected, relative_bound(dtype, 24), 2 * absolute_bound(dtype),
-                        describe(level, F::name, dtype, layout));
+                        describe(level, f.name, dtype, layout));
           }
         }
       }
-    });
+    }
   }
 }
 
 TEST(Elementwise, BinaryEqualsItsFunctorBothWays) {
   for (auto& level : all_levels()) {
-    math::for_each(BinaryOps{}, [&]<class F>() {
-      const Elementwise op{math::index_of<BinaryOps, F>};
+    for (const auto& f : binary_cases()) {
+      const Elementwise op{f.index};
       for (DType dtype : kFloats) {
         for (Layout layout : kLayouts) {
           const Shape shape{7, 131};
           const Array a = random(shape, dtype, layout, 0.2, 2, 1);
           const Array b = random(shape, dtype, Layout::broadcast, 0.2, 2, 2);
           const Array out = window(shape, dtype, Layout::sliced);
-          const std::string what = describe(level, F::name, dtype, layout);
+          const std::string what = describe(level, f.name, dtype, layout);
           level.kernels.binary(op, a.view(), b.view(), out.view());
           const auto as = doubles(a), bs = doubles(b);
           std::vector<double> expected(as.size());
-          for (size_t i = 0; i < as.size(); ++i) expected[i] = F{}(as[i], bs[i]);
+          for (size_t i = 0; i < as.size(); ++i) expected[i] = f.value(as[i], bs[i]);
           expect_near(doubles(out), expected, relative_bound(dtype, 16), absolute_bound(dtype),
                       what);
 
@@ -109,43 +98,42 @@ TEST(Elementwise, BinaryEqualsItsFunctorBothWays) {
           const Array dy = random(shape, dtype, Layout::transposed, -1, 1, 3);
           const auto dys = doubles(dy);
           for (int operand : {0, 1}) {
-            const math::Reads reads = math::reads_of<F>(operand);
+            const math::Reads reads = f.reads[operand];
             const Array d = random(shape, dtype);
             level.kernels.binary_backward(op, operand, reads.a ? a.view() : View(),
                                           reads.b ? b.view() : View(),
                                           reads.out ? out.view() : View(), dy.view(), d.view(), 0);
             for (size_t i = 0; i < as.size(); ++i) {
-              expected[i] = F{}.grad(as[i], bs[i], outs[i])[operand] * dys[i];
+              expected[i] = f.grad[operand](as[i], bs[i], outs[i]) * dys[i];
             }
             expect_near(doubles(d), expected, relative_bound(dtype, 24), 2 * absolute_bound(dtype),
                         what + " operand " + std::to_string(operand));
           }
         }
       }
-    });
+    }
   }
 }
 
 TEST(Elementwise, CompareAndWhereFollowTheirOperands) {
   for (auto& level : all_levels()) {
-    math::for_each(CompareOps{}, [&]<class F>() {
+    for (const auto& f : compare_cases()) {
       for (DType dtype : {DType::f64, DType::f32, DType::bf16, DType::i64, DType::u8}) {
         const Shape shape{7, 131};
         const Array a = random(shape, dtype, Layout::transposed, 0, 4, 1);
         const Array b = random(shape, dtype, Layout::broadcast, 0, 4, 2);
         const Array condition = window(shape, DType::boolean, Layout::sliced);
         const Array chosen = Array::empty(shape, dtype);
-        level.kernels.compare({math::index_of<CompareOps, F>}, a.view(), b.view(),
-                              condition.view());
+        level.kernels.compare({f.index}, a.view(), b.view(), condition.view());
         level.kernels.where(condition.view(), a.view(), b.view(), chosen.view());
         const auto as = doubles(a), bs = doubles(b), found = doubles(condition),
                    values = doubles(chosen);
         for (size_t i = 0; i < as.size(); ++i) {
-          ASSERT_EQ(found[i] != 0, F{}(as[i], bs[i])) << F::name;
-          ASSERT_EQ(values[i], F{}(as[i], bs[i]) ? as[i] : bs[i]);
+          ASSERT_EQ(found[i] != 0, f.value(as[i], bs[i])) << f.name;
+          ASSERT_EQ(values[i], f.value(as[i], bs[i]) ? as[i] : bs[i]);
         }
       }
-    });
+    }
   }
 }
 
@@ -155,21 +143,20 @@ TEST(Elementwise, InfinityAndNanAsInTheScalarFunctions) {
   const double special[] = {kInfinity, -kInfinity, std::nan(""), 0.0, -0.0};
   for (size_t i = 0; i < 5; ++i) values[7 * i] = special[i];
   for (auto& level : all_levels()) {
-    math::for_each(UnaryOps{}, [&]<class F>() {
-      const F f = math::make_functor<F>(kAttributes);
+    for (const auto& f : unary_cases()) {
       for (DType dtype : {DType::f64, DType::f32}) {
         const Array x = Array::empty({40}, dtype);
         const Array y = Array::empty({40}, dtype);
         set(x, values);
-        level.kernels.unary(unary_op<F>(), x.view(), y.view());
+        level.kernels.unary(unary_op(f.index), x.view(), y.view());
         const auto found = doubles(y);
         for (size_t i = 0; i < 5; ++i) {
-          const double expected = f(special[i]);
+          const double expected = f.value(special[i]);
           EXPECT_TRUE(near(found[7 * i], expected, 1e-6, 1e-7))
-              << level.name << " " << F::name << "(" << special[i] << ")";
+              << level.name << " " << f.name << "(" << special[i] << ")";
         }
       }
-    });
+    }
   }
 }
 
@@ -258,7 +245,7 @@ TEST(Elementwise, FillAndScaleAddOnWindows) {
 TEST(Elementwise, EmptyViewsAreLegal) {
   for (auto& level : all_levels()) {
     const Array x = Array::empty({0, 3}, DType::f32);
-    level.kernels.unary(unary_op<math::Exp>(), x.view(), x.view());
+    level.kernels.unary(unary_op(math::index_of<UnaryOps, math::Exp>), x.view(), x.view());
     level.kernels.binary({0}, x.view(), x.view(), x.view());
     level.kernels.copy(x.view(), x.view());
     level.kernels.fill(x.view(), 1);

@@ -5,16 +5,12 @@
 #include <set>
 #include <string>
 
-#include "lockstep/runtime/math/binary.h"
-#include "lockstep/runtime/math/compare.h"
-#include "lockstep/runtime/math/probe.h"
-#include "lockstep/runtime/math/unary.h"
+#include "functor_cases.h"
 
 namespace lockstep::math {
 namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-constexpr double kAttributes[2] = {0.3, 1.75};
 // Away from every listed functor's corners: integers, 0, clamp's bounds.
 constexpr double kPoints[] = {-2.3, -1.1, -0.7, -0.15, 0.2, 0.45, 0.6, 1.4, 1.9, 3.1};
 constexpr double kStep = 1e-6;
@@ -26,56 +22,55 @@ void expect_derivative(double derivative, double above, double below, const std:
 }
 
 TEST(Math, UnaryDerivativesEqualFiniteDifferences) {
-  for_each(UnaryOps{}, []<class F>() {
-    const F f = make_functor<F>(kAttributes);
+  for (const auto& f : testing::unary_cases()) {
     for (double x : kPoints) {
-      expect_derivative(f.grad(x, f(x))[0], f(x + kStep), f(x - kStep),
-                        std::string(F::name) + " at " + std::to_string(x));
+      expect_derivative(f.grad(x, f.value(x)), f.value(x + kStep), f.value(x - kStep),
+                        std::string(f.name) + " at " + std::to_string(x));
     }
-  });
+  }
 }
 
 TEST(Math, BinaryDerivativesEqualFiniteDifferences) {
-  for_each(BinaryOps{}, []<class F>() {
-    const F f;
+  for (const auto& f : testing::binary_cases()) {
     for (double a : kPoints) {
       for (double b : kPoints) {
         if (a == b) continue;
-        const auto partials = f.grad(a, b, f(a, b));
-        const std::string what = std::string(F::name) + " at " + std::to_string(a) + ", " +
+        const double out = f.value(a, b);
+        const std::string what = std::string(f.name) + " at " + std::to_string(a) + ", " +
                                  std::to_string(b) + ", operand ";
-        expect_derivative(partials[0], f(a + kStep, b), f(a - kStep, b), what + "0");
-        expect_derivative(partials[1], f(a, b + kStep), f(a, b - kStep), what + "1");
+        expect_derivative(f.grad[0](a, b, out), f.value(a + kStep, b), f.value(a - kStep, b),
+                          what + "0");
+        expect_derivative(f.grad[1](a, b, out), f.value(a, b + kStep), f.value(a, b - kStep),
+                          what + "1");
       }
     }
-  });
+  }
 }
 
 // What `reads_of` says is not read may be anything.
 TEST(Math, DerivativesReadWhatTheyDeclare) {
-  for_each(UnaryOps{}, []<class F>() {
-    constexpr Reads kReads = reads_of<F>();
-    const F f = make_functor<F>(kAttributes);
+  for (const auto& f : testing::unary_cases()) {
     const double x = 0.6;
-    const double expected = f.grad(x, f(x))[0];
-    EXPECT_EQ(f.grad(kReads.a ? x : kNan, kReads.out ? f(x) : kNan)[0], expected) << F::name;
-    EXPECT_TRUE(!kReads.is_one || expected == 1) << F::name;
-    EXPECT_TRUE(!kReads.is_zero || expected == 0) << F::name;
-    EXPECT_FALSE(kReads.b) << F::name;
-  });
-  for_each(BinaryOps{}, []<class F>() {
+    const double y = f.value(x);
+    const double expected = f.grad(x, y);
+    EXPECT_EQ(f.grad(f.reads.a ? x : kNan, f.reads.out ? y : kNan), expected) << f.name;
+    EXPECT_TRUE(!f.reads.is_one || expected == 1) << f.name;
+    EXPECT_TRUE(!f.reads.is_zero || expected == 0) << f.name;
+    EXPECT_FALSE(f.reads.b) << f.name;
+  }
+  for (const auto& f : testing::binary_cases()) {
     for (int operand : {0, 1}) {
-      const Reads reads = reads_of<F>(operand);
+      const Reads& reads = f.reads[operand];
       const double a = 0.6;
       const double b = 1.4;
-      const double out = F{}(a, b);
-      const double expected = F{}.grad(a, b, out)[operand];
-      EXPECT_EQ(F{}.grad(reads.a ? a : kNan, reads.b ? b : kNan, reads.out ? out : kNan)[operand],
+      const double out = f.value(a, b);
+      const double expected = f.grad[operand](a, b, out);
+      EXPECT_EQ(f.grad[operand](reads.a ? a : kNan, reads.b ? b : kNan, reads.out ? out : kNan),
                 expected)
-          << F::name;
-      EXPECT_TRUE(!reads.is_one || expected == 1) << F::name;
+          << f.name;
+      EXPECT_TRUE(!reads.is_one || expected == 1) << f.name;
     }
-  });
+  }
 }
 
 TEST(Math, ReadsOfSomeKnownDerivatives) {
@@ -91,12 +86,12 @@ TEST(Math, ReadsOfSomeKnownDerivatives) {
 TEST(Math, NamesAndIndicesAreUnique) {
   std::set<std::string> names;
   int index = 0;
-  for_each(UnaryOps{}, [&]<class F>() {
-    EXPECT_TRUE(names.insert(F::name).second) << F::name;
-    EXPECT_EQ((index_of<UnaryOps, F>), index++);
-  });
-  for_each(BinaryOps{}, [&]<class F>() { EXPECT_TRUE(names.insert(F::name).second) << F::name; });
-  for_each(CompareOps{}, [&]<class F>() { EXPECT_TRUE(names.insert(F::name).second) << F::name; });
+  for (const auto& f : testing::unary_cases()) {
+    EXPECT_TRUE(names.insert(f.name).second) << f.name;
+    EXPECT_EQ(f.index, index++) << f.name;
+  }
+  for (const auto& f : testing::binary_cases()) EXPECT_TRUE(names.insert(f.name).second) << f.name;
+  for (const auto& f : testing::compare_cases()) EXPECT_TRUE(names.insert(f.name).second) << f.name;
 }
 
 TEST(Math, CornersFollowPyTorch) {
