@@ -70,6 +70,9 @@ int rank_main(std::span<const std::string> words) {
     arguments.push_back(const_cast<char*>(word.c_str()));
   }
   arguments.push_back(nullptr);
+  // mpirun takes a rank with both of its pipes closed for one that has ended, and no longer passes
+  // standard input on: one stays open behind the program's back.
+  if (::dup(STDERR_FILENO) < 0) return failed("the pipes of mpirun");
   ::dup2(output, STDOUT_FILENO);
   ::dup2(error, STDERR_FILENO);
   ::execv(arguments[0], arguments.data());
