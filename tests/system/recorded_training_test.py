@@ -2,9 +2,10 @@
 # labels: asan
 
 import json
+import re
 import unittest
 
-from programs import DATA, GPT, SystemTest, events, launch, main
+from programs import DATA, GPT, LOCKSTEP, SystemTest, events, launch, main, run
 
 CASE = DATA / "gpt2_tiny"
 EXPECTED = json.loads((CASE / "expected.json").read_text())
@@ -47,6 +48,19 @@ class RecordedTraining(SystemTest):
                 with self.subTest(ranks=ranks, micro_batch=micro_batch):
                     self.compare(self.train(ranks, "f64", micro_batch), "float64",
                                  tolerance["loss"], tolerance["grad_norm"])
+
+    def test_parameters_in_double_do_not_depend_on_ranks_or_micro_batches(self):
+        folders = []
+        for ranks, micro_batch in ((1, 8), (1, 4), (2, 4), (2, 2), (4, 2), (4, 1)):
+            folders.append(self.folder / f"{ranks}-{micro_batch}")
+            self.train(ranks, "f64", micro_batch, "--run-dir", folders[-1])
+        for folder in folders[1:]:
+            result = run([LOCKSTEP, "checkpoint", "diff", folders[0] / "checkpoints",
+                          folder / "checkpoints"])
+            for line in result.stdout.splitlines():
+                found = re.search(r"largest difference ([-+0-9.e]+)", line)
+                self.assertTrue(found, line)
+                self.assertLess(float(found[1]), 1e-10, f"{folder}: {line}")
 
     def test_final_weights_and_logits_through_export(self):
         exported = self.folder / "exported"
