@@ -28,28 +28,28 @@ inline double weighted_sum(const Tensor& y, const Array& weights) {
   return sum(y.detach() * Tensor(weights)).item();
 }
 
-inline double& element(const Array& x, int64_t i) { return x.data<double>()[i]; }
-
-// Compares the gradients of sum(f(inputs) * weights) with central differences. Inputs are
-// contiguous f64 arrays.
-inline void expect_gradients(const Function& f, const std::vector<Array>& inputs,
-                             double tolerance = 1e-6) {
+inline std::vector<Tensor> variables(const std::vector<Array>& inputs) {
   std::vector<Tensor> tensors;
   for (const Array& input : inputs) tensors.push_back(Tensor::variable(kernels::copy(input)));
-  const Tensor y = f(tensors);
-  const Array weights = random_array(y.shape(), 99);
-  const Tensor seed{weights};
-  const std::vector<Tensor> gradients = grad({&y, 1}, tensors, {&seed, 1}, {.allow_unused = true});
+  return tensors;
+}
+
+// `gradients` (absent: zero) of the scalar `value()` by each element of `tensors`, against central
+// differences.
+inline void expect_differences(const std::vector<Tensor>& tensors,
+                               const std::vector<Tensor>& gradients,
+                               const std::function<double()>& value, double tolerance) {
   constexpr double kStep = 1e-5;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Array& x = tensors[i].value();
     for (int64_t j = 0; j < x.elements(); ++j) {
-      const double before = element(x, j);
-      element(x, j) = before + kStep;
-      const double above = weighted_sum(f(tensors), weights);
-      element(x, j) = before - kStep;
-      const double below = weighted_sum(f(tensors), weights);
-      element(x, j) = before;
+      double& element = x.data<double>()[j];
+      const double before = element;
+      element = before + kStep;
+      const double above = value();
+      element = before - kStep;
+      const double below = value();
+      element = before;
       const double expected = (above - below) / (2 * kStep);
       const double found =
           gradients[i] ? kernels::contiguous(gradients[i].value()).data<double>()[j] : 0.0;
@@ -59,13 +59,26 @@ inline void expect_gradients(const Function& f, const std::vector<Array>& inputs
   }
 }
 
+// The gradients of sum(f(inputs) * weights). Inputs are contiguous f64 arrays.
+inline void expect_gradients(const Function& f, const std::vector<Array>& inputs,
+                             double tolerance = 1e-6) {
+  const std::vector<Tensor> tensors = variables(inputs);
+  const Tensor y = f(tensors);
+  const Array weights = random_array(y.shape(), 99);
+  const Tensor seed{weights};
+  const auto gradients = grad({&y, 1}, tensors, {&seed, 1}, {.allow_unused = true});
+  expect_differences(
+      tensors, gradients, [&] { return weighted_sum(f(tensors), weights); }, tolerance);
+}
+
 // The same for the gradients themselves: recorded, then differentiated once more.
 inline void expect_second_gradients(const Function& f, const std::vector<Array>& inputs,
                                     double tolerance = 1e-5) {
-  const auto weighted_gradients = [&](const std::vector<Tensor>& tensors) {
+  const std::vector<Tensor> tensors = variables(inputs);
+  const auto weighted_gradients = [&] {
     const Tensor y = f(tensors);
     const Tensor seed{random_array(y.shape(), 99)};
-    const std::vector<Tensor> gradients =
+    const auto gradients =
         grad({&y, 1}, tensors, {&seed, 1}, {.create_graph = true, .allow_unused = true});
     Tensor total;
     for (size_t i = 0; i < gradients.size(); ++i) {
@@ -75,36 +88,17 @@ inline void expect_second_gradients(const Function& f, const std::vector<Array>&
     }
     return total;
   };
-  // Through expect_gradients, whose perturbed calls need recording for the inner grad.
-  std::vector<Tensor> tensors;
-  for (const Array& input : inputs) tensors.push_back(Tensor::variable(kernels::copy(input)));
-  const Tensor total = weighted_gradients(tensors);
+  const Tensor total = weighted_gradients();
   ASSERT_TRUE(total.requires_grad()) << "the gradient was not recorded";
-  const std::vector<Tensor> second = grad({&total, 1}, tensors, {}, {.allow_unused = true});
-  constexpr double kStep = 1e-5;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const Array& x = tensors[i].value();
-    for (int64_t j = 0; j < x.elements(); ++j) {
-      const double before = element(x, j);
-      element(x, j) = before + kStep;
-      const double above = weighted_gradients(tensors).item();
-      element(x, j) = before - kStep;
-      const double below = weighted_gradients(tensors).item();
-      element(x, j) = before;
-      const double expected = (above - below) / (2 * kStep);
-      const double found =
-          second[i] ? kernels::contiguous(second[i].value()).data<double>()[j] : 0.0;
-      EXPECT_NEAR(found, expected, tolerance * std::max(1.0, std::abs(expected)))
-          << "second gradient, input " << i << ", element " << j;
-    }
-  }
+  const auto second = grad({&total, 1}, tensors, {}, {.allow_unused = true});
+  expect_differences(
+      tensors, second, [&] { return weighted_gradients().item(); }, tolerance);
 }
 
 // The recorded form of every gradient equals the fused one.
 inline void expect_recorded_equals_fused(const Function& f, const std::vector<Array>& inputs,
                                          double tolerance = 1e-12) {
-  std::vector<Tensor> tensors;
-  for (const Array& input : inputs) tensors.push_back(Tensor::variable(kernels::copy(input)));
+  const std::vector<Tensor> tensors = variables(inputs);
   const Tensor y = f(tensors);
   const Tensor seed{random_array(y.shape(), 99)};
   const auto fused =
