@@ -51,7 +51,8 @@ void add_flags(flags::Command& c, gpt::Options& options) {
   c.group("Afterwards");
   c.add({.name = "--export", .help = "write the model in Hugging Face's form", .value = "DIR"},
         options.export_to);
-  c.add({.name = "--prompt", .help = "text to continue", .value = "TEXT"}, options.prompt);
+  c.add({.name = "--prompt", .help = "text to continue (default: a new line)", .value = "TEXT"},
+        options.prompt);
   c.add(
       {.name = "--sample", .help = "tokens to write after the prompt", .value = "N", .minimum = 0},
       options.sample);
@@ -65,7 +66,7 @@ void add_flags(flags::Command& c, gpt::Options& options) {
 // The prompt's tokens, all of which the model must know.
 std::vector<int32_t> encode_prompt(const gpt::Task& task, const gpt::Options& options,
                                    int64_t vocabulary) {
-  const std::vector<int32_t> prompt = task.tokenizer().encode(options.prompt);
+  const std::vector<int32_t> prompt = task.tokenizer().encode(options.prompt.value_or("\n"));
   if (prompt.empty()) fail_usage({"--prompt is empty: it needs one token at least"});
   for (int32_t token : prompt) {
     if (token < vocabulary) continue;
@@ -83,7 +84,8 @@ void print_sample(gpt::Task& task, const gpt::Options& options, int64_t seed) {
                      .temperature = options.temperature,
                      .vocabulary = std::min(vocabulary, task.tokenizer().vocabulary_size()),
                      .seed = static_cast<uint64_t>(seed)});
-  std::printf("%s%s\n", options.prompt.c_str(), task.tokenizer().decode(tokens).c_str());
+  std::printf("%s%s\n", options.prompt.value_or("").c_str(),
+              task.tokenizer().decode(tokens).c_str());
 }
 
 int run(train::Session session, const gpt::Options& options) {

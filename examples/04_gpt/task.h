@@ -23,7 +23,7 @@ struct Options {
   std::string order = "shuffled";
   double validation_fraction = 0;
   std::filesystem::path export_to;
-  std::string prompt = "\n";
+  std::optional<std::string> prompt;  // a new line
   int64_t sample = 0;
   double temperature = 0.8;
 };
