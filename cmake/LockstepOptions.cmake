@@ -3,8 +3,8 @@ set_property(CACHE LOCKSTEP_MPI PROPERTY STRINGS AUTO ON OFF)
 set(LOCKSTEP_SANITIZER "" CACHE STRING "address or thread: build everything with that sanitizer")
 option(LOCKSTEP_TESTS "Build the tests" ON)
 
-# The plain form of the CPU kernels: one thread, loops instead of oneDNN and BLAS. ThreadSanitizer
-# does not understand OpenMP's runtime.
+# The plain form of the CPU kernels: loops of our own instead of oneDNN, which ThreadSanitizer does
+# not see into.
 set(LOCKSTEP_PLAIN_KERNELS OFF)
 if(LOCKSTEP_SANITIZER STREQUAL "thread")
   set(LOCKSTEP_PLAIN_KERNELS ON)

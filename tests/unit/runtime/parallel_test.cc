@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -42,6 +43,30 @@ TEST(Parallel, NestedLoopsRunOnTheirCaller) {
     }
   });
   EXPECT_EQ(total, 3000);
+}
+
+// Helpers come late to a loop that is over, and to the next one, and go to sleep between them.
+TEST(Parallel, ManySmallLoops) {
+  const testing::Threads scope(3);
+  int64_t total = 0;
+  for (int i = 0; i < 5000; ++i) {
+    std::vector<int64_t> each(6);
+    parallel_for(6, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t j = begin; j < end; ++j) each[static_cast<size_t>(j)] = j + i;
+    });
+    for (int64_t value : each) total += value;
+    if (i % 1000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_EQ(total, 5000 * 15 + 6 * (4999 * 5000 / 2));
+}
+
+TEST(Parallel, TheNumberOfThreadsMayChange) {
+  for (int threads : {2, 4, 1, 3}) {
+    const testing::Threads scope(threads);
+    std::atomic<int64_t> total = 0;
+    parallel_for(100, 1, [&](int64_t begin, int64_t end) { total += end - begin; });
+    EXPECT_EQ(total, 100);
+  }
 }
 
 TEST(Parallel, RanksAsThreadsLoopAtOnce) {
