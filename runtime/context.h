@@ -15,7 +15,6 @@ class ScopeFrame;
 struct Context {
   Device device;                // where new arrays go
   bool gradients = true;        // ops record (autograd/mode.h)
-  bool reproducible = false;    // fixed order of every sum, whatever the thread count
   int threads = 0;              // for parallel_for and vendor libraries; 0: as many as may run here
   RandomKey random;             // the next random operation's key
   Tracer* tracer = nullptr;     // sees every op of this thread (runtime/trace.h)

@@ -58,6 +58,16 @@ class SystemTest(unittest.TestCase):
         path.write_text(" ".join(parts)[:size])
         return path
 
+    def refused(self, command, *said, code=2, ranks=(1, 2)):
+        for count in ranks:
+            with self.subTest(ranks=count, command=command):
+                result = run(launch(count, *command), timeout=60)
+                lines = result.stderr.strip().splitlines()
+                self.assertEqual(result.returncode, code, result.stderr)
+                self.assertEqual(len(lines), 1, result.stderr)
+                for words in said:
+                    self.assertIn(str(words), lines[0])
+
     def succeed(self, command, **options):
         result = run(command, **options)
         self.assertEqual(result.returncode, 0, f"{command}\n{result.stdout}\n{result.stderr}")
