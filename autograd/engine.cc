@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
-#include "lockstep/autograd/ops.h"
+#include "lockstep/autograd/anomaly.h"
+#include "lockstep/autograd/hooks.h"
+#include "lockstep/autograd/ops/elementwise.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep {
@@ -13,7 +15,7 @@ struct Runs {  // of this thread
   int depth = 0;
 };
 
-Runs& runs() {
+Runs& runs_of_thread() {
   thread_local Runs current;
   return current;
 }
@@ -23,20 +25,25 @@ bool older(const Ref<Node>& a, const Ref<Node>& b) { return a->id() < b->id(); }
 }  // namespace
 
 Engine::Engine(std::span<const Tensor> roots, std::span<const Tensor> targets, Options options)
-    : options_(options), id_(++runs().last_id), outermost_(runs().depth == 0) {
-  ++runs().depth;
-  for (const Tensor& target : targets) targets_.emplace_back(target.node().get(), target.output());
+    : options_(options), id_(++runs_of_thread().last_id), outermost_(runs_of_thread().depth == 0) {
+  ++runs_of_thread().depth;
+  if (options_.partial) {
+    for (const Tensor& target : targets) enter(*target.node()).target = true;
+  }
   discover(roots);
   if (!options_.accumulate) mark_needed(targets);
 }
 
+bool Engine::running() { return runs_of_thread().depth > 0; }
+
 Engine::~Engine() {
   for (const Ref<Node>& node : nodes_) node->state_ = RunState();
   for (Shared& shared : shared_) shared.node->state_ = std::move(shared.state);
-  --runs().depth;
+  --runs_of_thread().depth;
 }
 
 Node::RunState& Engine::enter(Node& node) {
+  if (node.state_.run == id_) return node.state_;
   if (node.state_.run != 0) shared_.push_back({&node, std::move(node.state_)});
   node.state_ = RunState();
   node.state_.run = id_;
@@ -46,14 +53,13 @@ Node::RunState& Engine::enter(Node& node) {
 
 void Engine::discover(std::span<const Tensor> roots) {
   for (const Tensor& root : roots) {
-    if (root.node() && root.node()->state_.run != id_) enter(*root.node());
+    if (root.node()) enter(*root.node());
   }
   for (size_t next = 0; next < nodes_.size(); ++next) {
     Node& node = *nodes_[next];
+    if (boundary(node)) continue;
     for (Node::Edge& edge : node.edges()) {
-      if (!edge.node) continue;
-      if (edge.node->state_.run != id_) enter(*edge.node);
-      ++edge.node->state_.pending;
+      if (edge.node) ++enter(*edge.node).pending;
     }
   }
 }
@@ -61,15 +67,16 @@ void Engine::discover(std::span<const Tensor> roots) {
 // Inputs are older than what consumes them, so one pass from the oldest settles every node.
 void Engine::mark_needed(std::span<const Tensor> targets) {
   for (const Tensor& target : targets) {
-    if (target.node()->state_.run == id_) target.node()->state_.needed = true;
+    if (target.node()->state_.run == id_) target.node()->state_.target = true;
   }
   std::vector<Node*> by_age;
   for (const Ref<Node>& node : nodes_) by_age.push_back(node.get());
   std::sort(by_age.begin(), by_age.end(),
             [](const Node* a, const Node* b) { return a->id() < b->id(); });
   for (Node* node : by_age) {
+    if (boundary(*node)) continue;
     for (Node::Edge& edge : node->edges()) {
-      if (edge.node && edge.node->state_.needed) node->state_.needed = true;
+      if (edge.node && wanted(*edge.node)) node->state_.needed = true;
     }
   }
 }
@@ -81,10 +88,11 @@ Tensor& Engine::slot(Node& node, int output) {
 }
 
 void Engine::seed(const Tensor& root, const Tensor& gradient) {
-  LOCKSTEP_CHECK(gradient.shape() == root.shape(), "backward: a gradient of shape ",
+  LOCKSTEP_CHECK(gradient && gradient.shape() == root.shape(), "backward: a gradient of shape ",
                  gradient.shape(), " for an output of shape ", root.shape());
   Tensor& into = slot(*root.node(), root.output());
-  into = into ? into + gradient : gradient;
+  const Tensor converted = to(gradient, root.dtype());
+  into = into ? into + converted : converted;
   root.node()->state_.received = true;
 }
 
@@ -94,12 +102,17 @@ void Engine::push_ready(Ref<Node> node) {
 }
 
 void Engine::run() {
-  const bool before = context().gradients;
-  context().gradients = options_.create_graph;
+  // Gradients have the dtypes that their forward pass chose.
   struct Restore {
-    bool value;
-    ~Restore() { context().gradients = value; }
-  } restore{before};
+    bool gradients = context().gradients;
+    AutocastState autocast = context().autocast;
+    ~Restore() {
+      context().gradients = gradients;
+      context().autocast = autocast;
+    }
+  } restore;
+  context().gradients = options_.create_graph;
+  context().autocast.on = false;
   for (const Ref<Node>& node : nodes_) {
     if (node->state_.pending == 0) push_ready(node);
   }
@@ -112,48 +125,53 @@ void Engine::run() {
 }
 
 void Engine::run_node(const Ref<Node>& node) {
-  RunState& state = node->state_;
-  if (node->is_leaf()) {
-    // A root that is itself a leaf.
-    if (options_.accumulate && state.first) {
-      const Tensor gradient = std::move(state.first);
-      static_cast<Leaf&>(*node).accumulate(gradient, {});
-      finish_leaf(static_cast<Leaf&>(*node));
-    }
-    return;
-  }
-  if (state.received && wanted(*node)) {
-    LOCKSTEP_CHECK(!node->dropped(), node->name(),
-                   ": backward through it a second time, after what it saved was freed; the first "
-                   "pass must retain the graph");
-    // Taken out of the node, unless they are what grad() returns: freed when the closure is done.
-    const bool keep = std::any_of(targets_.begin(), targets_.end(),
-                                  [&](const auto& target) { return target.first == node.get(); });
-    Tensor only = keep ? state.first : std::move(state.first);
-    std::span<const Tensor> gradients(&only, 1);
-    std::vector<Tensor> all;
-    if (node->outputs() > 1) {
-      slot(*node, 1);
-      all = keep ? state.rest : std::move(state.rest);
-      all.insert(all.begin(), std::move(only));
-      gradients = all;
-    }
-    Gradients sink(*this, *node);
-    try {
-      node->run(gradients, sink);
-    } catch (const OutOfMemory&) {
-      throw;
-    } catch (const Error& error) {
-      throw Error(concat({"backward of ", node->name(), ": ", error.what()}));
-    }
+  if (boundary(*node)) return;
+  if (node->is_leaf()) return finish_leaf(static_cast<Leaf&>(*node));  // a root
+  if (node->state_.received) {
+    if (node->hooks_) call_hooks(*node);
+    if (runs(*node)) run_closure(*node);
   }
   release_inputs(*node);
+}
+
+void Engine::call_hooks(Node& node) {
+  for (int output = 0; output < node.outputs(); ++output) {
+    Tensor& gradient = slot(node, output);
+    if (!gradient) continue;
+    gradient = node.hooks_->apply(output, std::move(gradient));
+    if (options_.accumulate) node.hooks_->retain(output, gradient);
+  }
+}
+
+void Engine::run_closure(Node& node) {
+  LOCKSTEP_CHECK(!node.dropped(), node.name(),
+                 ": backward through it a second time, after what it saved was freed; the first "
+                 "pass must retain the graph");
+  // Taken out of the node, unless they are what grad() returns: freed when the closure is done.
+  RunState& state = node.state_;
+  Tensor only = state.target ? state.first : std::move(state.first);
+  std::span<const Tensor> gradients(&only, 1);
+  std::vector<Tensor> all;
+  if (node.outputs() > 1) {
+    slot(node, 1);
+    all = state.target ? state.rest : std::move(state.rest);
+    all.insert(all.begin(), std::move(only));
+    gradients = all;
+  }
+  Gradients sink(*this, node);
+  try {
+    node.run(gradients, sink);
+  } catch (const OutOfMemory&) {
+    throw;
+  } catch (const Error& error) {
+    throw Error(concat({"backward of ", node.name(), ": ", error.what()}));
+  }
 }
 
 // The node has run: its inputs have one consumer less, and its closure goes.
 void Engine::release_inputs(Node& node) {
   const bool keep = options_.retain_graph || options_.create_graph;
-  if (!keep && wanted(node)) node.drop();
+  if (!keep && runs(node)) node.drop();
   for (Node::Edge& edge : node.edges()) {
     if (!edge.node || --edge.node->state_.pending > 0) continue;
     if (edge.node->is_leaf()) {
@@ -165,7 +183,10 @@ void Engine::release_inputs(Node& node) {
 }
 
 void Engine::finish_leaf(Leaf& leaf) {
-  if (!options_.accumulate || !leaf.state_.received) return;
+  if (!leaf.state_.received || boundary(leaf)) return;
+  if (leaf.hooks_) call_hooks(leaf);
+  if (!options_.accumulate) return;
+  if (const Tensor gradient = std::move(leaf.state_.first)) leaf.accumulate(gradient, {});
   if (outermost_ && leaf.hook_) leaf.hook_();
 }
 
@@ -187,9 +208,7 @@ Into Gradients::offer(int i) const {
     const Node::Edge& other = node_.edges()[before];
     if (other.node == edge.node && other.output == edge.output) return {};
   }
-  if (edge.node->is_leaf() && engine_.options_.accumulate) {
-    return static_cast<Leaf&>(*edge.node).offer();
-  }
+  if (engine_.accumulates_at_once(*edge.node)) return static_cast<Leaf&>(*edge.node).offer();
   const Tensor& there = Engine::slot(*edge.node, edge.output);
   if (!there || !there.value().contiguous() || !there.value().storage()->unique()) return {};
   return {there.value(), 1};
@@ -199,9 +218,11 @@ void Gradients::add(int i, const Tensor& gradient) { deliver(i, gradient, {}); }
 
 void Gradients::deliver(int i, const Tensor& gradient, const Into& offered) {
   if (!needs(i) || !gradient) return;
+  if (context().anomaly != nullptr) [[unlikely]]
+    context().anomaly->check_gradient(node_, i, gradient);
   const Node::Edge& edge = node_.edges()[i];
   edge.node->state_.received = true;
-  if (edge.node->is_leaf() && engine_.options_.accumulate) {
+  if (engine_.accumulates_at_once(*edge.node)) {
     static_cast<Leaf&>(*edge.node).accumulate(gradient, offered);
     return;
   }
@@ -222,58 +243,6 @@ void Gradients::deliver(int i, const Tensor& gradient, const Into& offered) {
 Tensor Gradients::own(const Saved& value, int output) const {
   const Array& array = value.value();
   return recording() ? Tensor(array, Ref<Node>(&node_), output) : Tensor(array);
-}
-
-namespace {
-
-Tensor ones_like(const Tensor& x) { return Array::full(x.shape(), 1, x.dtype(), x.device()); }
-
-}  // namespace
-
-void Tensor::backward(BackwardOptions options) const {
-  LOCKSTEP_CHECK(elements() == 1, "backward() of a tensor of shape ", shape(),
-                 " needs a gradient: only a single element has the gradient 1");
-  backward(ones_like(*this), options);
-}
-
-void Tensor::backward(const Tensor& gradient, BackwardOptions options) const {
-  LOCKSTEP_CHECK(requires_grad(),
-                 "backward() of a constant: nothing it was computed from requires "
-                 "a gradient, or it was computed under NoGrad");
-  Engine engine({this, 1}, {}, {.retain_graph = options.retain_graph});
-  engine.seed(*this, gradient);
-  engine.run();
-}
-
-std::vector<Tensor> grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
-                         std::span<const Tensor> seeds, GradOptions options) {
-  LOCKSTEP_CHECK(seeds.empty() || seeds.size() == outputs.size(), "grad: ", seeds.size(),
-                 " seeds for ", outputs.size(), " outputs");
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    LOCKSTEP_CHECK(inputs[i].requires_grad(), "grad: input ", i, " does not require a gradient");
-  }
-  Engine engine(outputs, inputs,
-                {.create_graph = options.create_graph,
-                 .retain_graph = options.retain_graph,
-                 .accumulate = false});
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    LOCKSTEP_CHECK(outputs[i].requires_grad(), "grad: output ", i, " is a constant");
-    LOCKSTEP_CHECK(!seeds.empty() || outputs[i].elements() == 1, "grad: output ", i, " of shape ",
-                   outputs[i].shape(), " needs a seed");
-    engine.seed(outputs[i], seeds.empty() ? ones_like(outputs[i]) : seeds[i]);
-  }
-  engine.run();
-  std::vector<Tensor> gradients;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    gradients.push_back(engine.gradient_of(inputs[i]));
-    LOCKSTEP_CHECK(gradients.back() || options.allow_unused, "grad: input ", i,
-                   " does not influence the outputs");
-  }
-  return gradients;
-}
-
-Tensor grad(const Tensor& output, const Tensor& input, GradOptions options) {
-  return grad({&output, 1}, {&input, 1}, {}, options)[0];
 }
 
 }  // namespace lockstep

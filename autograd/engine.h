@@ -16,6 +16,9 @@ class Engine {
     bool create_graph = false;
     bool retain_graph = false;
     bool accumulate = true;  // into leaves, firing hooks; else gradients of `targets` are kept
+    // Partial derivatives: every target counts as independent of the others, nothing beyond one is
+    // walked, and hooks of targets stay silent: they are the business of the run around this one.
+    bool partial = false;
   };
 
   Engine(std::span<const Tensor> roots, std::span<const Tensor> targets, Options options);
@@ -27,6 +30,9 @@ class Engine {
   void run();
   // Of a target, after run(); empty if nothing flowed to it.
   Tensor gradient_of(const Tensor& target);
+
+  // Whether a pass is under way on this thread.
+  static bool running();
 
  private:
   friend class Gradients;
@@ -40,7 +46,16 @@ class Engine {
   void discover(std::span<const Tensor> roots);
   void mark_needed(std::span<const Tensor> targets);
   RunState& enter(Node& node);
-  bool wanted(const Node& node) const { return options_.accumulate || node.state_.needed; }
+  // Whether anyone asks for the gradient of the node's outputs, or for what its closure makes.
+  bool wanted(const Node& node) const { return node.state_.target || runs(node); }
+  bool runs(const Node& node) const { return options_.accumulate || node.state_.needed; }
+  // Into the leaf's memory at once, where no hook must see the pass's whole gradient first.
+  bool accumulates_at_once(const Node& node) const {
+    return options_.accumulate && node.is_leaf() && !node.hooks_;
+  }
+  bool boundary(const Node& node) const { return options_.partial && node.state_.target; }
+  void call_hooks(Node& node);
+  void run_closure(Node& node);
   void run_node(const Ref<Node>& node);
   void release_inputs(Node& node);
   void finish_leaf(Leaf& leaf);
@@ -53,7 +68,17 @@ class Engine {
   std::vector<Ref<Node>> nodes_;  // all of this run
   std::vector<Ref<Node>> ready_;  // heap, newest first
   std::vector<Shared> shared_;
-  std::vector<std::pair<Node*, int>> targets_;
 };
+
+namespace internal {
+
+// The gradients of sum over i of sum(outputs[i] * seeds[i]) with respect to `inputs`, each taken as
+// independent of the others; empty where there is no influence. For closures that differentiate a
+// function they run anew.
+std::vector<Tensor> partial_gradients(std::span<const Tensor> outputs,
+                                      std::span<const Tensor> inputs, std::span<const Tensor> seeds,
+                                      bool create_graph);
+
+}  // namespace internal
 
 }  // namespace lockstep

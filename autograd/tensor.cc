@@ -1,11 +1,14 @@
 #include "lockstep/autograd/tensor.h"
 
+#include "lockstep/autograd/anomaly.h"
+#include "lockstep/autograd/checkpoint.h"
+#include "lockstep/autograd/hooks.h"
 #include "lockstep/autograd/record.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep {
 
-Tensor::Tensor(double scalar) : value_(Array::full({}, scalar, DType::f64)), weak_(true) {}
+Tensor::Tensor(Scalar scalar) : value_(scalar.to_array(scalar.dtype())), weak_(true) {}
 
 Tensor::Tensor(Array value, Ref<Node> node, int output)
     : value_(std::move(value)), node_(std::move(node)), output_(output) {}
@@ -25,25 +28,25 @@ const Array& Tensor::array() const {
 
 bool Tensor::is_leaf() const { return !node_ || node_->is_leaf(); }
 
-Tensor Tensor::grad() const {
-  LOCKSTEP_CHECK(node_ && node_->is_leaf(), "grad() of a tensor that is not a leaf");
-  const Leaf& leaf = static_cast<const Leaf&>(*node_);
-  return leaf.has_gradient() ? Tensor(leaf.gradient()) : Tensor();
-}
-
-void Tensor::zero_grad() const {
-  LOCKSTEP_CHECK(node_ && node_->is_leaf(), "zero_grad() of a tensor that is not a leaf");
-  static_cast<Leaf&>(*node_).zero_grad();
+Tensor& Tensor::requires_grad_(bool requires_grad) {
+  LOCKSTEP_CHECK(is_leaf(), "requires_grad_() of a tensor that an op recorded: use detach()");
+  if (requires_grad && !node_) *this = variable(value_);
+  if (!requires_grad) *this = detach();
+  return *this;
 }
 
 Node::Node(const char* name, int outputs)
     : name_(name), id_(context().next_node_id++), outputs_(outputs) {}
+
+Node::~Node() = default;
 
 void Node::connect(std::span<const Tensor* const> inputs) {
   edge_count_ = static_cast<int>(inputs.size());
   if (edge_count_ > kInline) edges_.resize(inputs.size());
   std::span<Edge> into = edges();
   for (size_t i = 0; i < inputs.size(); ++i) into[i] = {inputs[i]->node(), inputs[i]->output()};
+  if (context().anomaly != nullptr) [[unlikely]]
+    context().anomaly->recorded(*this);
 }
 
 void Node::destroy() {
@@ -77,7 +80,8 @@ void Leaf::seat_gradient(Array memory) {
   gradient_ = std::move(memory);
 }
 
-Into Leaf::offer() const {
+Into Leaf::offer() {
+  if (busy_) vacate_();
   if (seated_) return {gradient_, has_gradient_ ? 1.0 : 0.0};
   if (!has_gradient_ || !owns_gradient()) return {};
   return {gradient_, 1};
@@ -87,10 +91,16 @@ Into Leaf::offer() const {
 // in place.
 bool Leaf::owns_gradient() const { return gradient_.contiguous() && gradient_.storage()->unique(); }
 
+const Array& Leaf::writable_gradient() {
+  if (has_gradient_ && !seated_ && !owns_gradient()) gradient_ = kernels::copy(gradient_);
+  return gradient_;
+}
+
 void Leaf::accumulate(const Tensor& gradient, const Into& offered) {
   const Array& value = gradient.value();
   LOCKSTEP_CHECK(value.shape() == shape_, "a gradient of shape ", value.shape(),
                  " for a tensor of shape ", shape_);
+  if (busy_) vacate_();
   if (offered && value.storage() == offered.destination.storage() && value.same_window(gradient_)) {
     // Already there.
   } else if (has_gradient_ && (seated_ || offered || owns_gradient())) {
@@ -113,7 +123,11 @@ void Saved::changed() const {
 }
 
 bool records(std::span<const Tensor* const> inputs) {
-  if (!recording()) return false;
+  if (!recording()) {
+    if (context().touched != nullptr) [[unlikely]]
+      context().touched->add(inputs);
+    return false;
+  }
   for (const Tensor* input : inputs) {
     if (input->requires_grad()) return true;
   }

@@ -2,15 +2,38 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <span>
+#include <string>
+#include <type_traits>
 #include <vector>
 
+#include "lockstep/autograd/scalar.h"
 #include "lockstep/runtime/array.h"
 #include "lockstep/runtime/context.h"
 
 namespace lockstep {
 
 class Node;
+class Tensor;
+struct TensorHook;
+struct TensorHookList;
+struct TensorHooks;
+
+// Sees a gradient; what it returns takes its place, unless that is empty.
+using GradientHook = std::function<Tensor(const Tensor&)>;
+
+// What register_hook() added. A handle that is forgotten leaves its hook in place.
+class HookHandle {
+ public:
+  // The hook is not called again. Nothing happens where the tensor is gone, or a second time.
+  void remove();
+
+ private:
+  friend class Tensor;
+  std::weak_ptr<TensorHook> hook_;
+};
 
 struct BackwardOptions {
   // Keep the closures, so that backward can run through the same graph again.
@@ -23,16 +46,25 @@ class Tensor {
  public:
   Tensor() = default;
   Tensor(Array value) : value_(std::move(value)) {}
-  // A weak scalar: takes the dtype and device of the tensor it meets. Literals in formulas.
-  explicit Tensor(double scalar);
+  // A weak scalar: takes the dtype (unless it is of a higher category, see scalar.h) and device of
+  // the tensor it meets. Literals in formulas.
+  explicit Tensor(Scalar scalar);
   Tensor(Array value, Ref<Node> node, int output);
+  // As weak as a scalar, at any shape: constants that formulas make of literals.
+  static Tensor weak(Array value) {
+    Tensor result(std::move(value));
+    result.weak_ = true;
+    return result;
+  }
 
   // A leaf: gradients arrive in grad().
   static Tensor variable(Array value);
 
   explicit operator bool() const { return static_cast<bool>(value_); }
   const Shape& shape() const { return value_.shape(); }
+  // The size of one dimension; counts from the end when negative.
   int64_t dim(int i) const { return value_.dim(i); }
+  int64_t size(int i) const;
   int rank() const { return value_.rank(); }
   int64_t elements() const { return value_.elements(); }
   DType dtype() const { return value_.dtype(); }
@@ -44,7 +76,14 @@ class Tensor {
   const Array& array() const;
   // The values without that check: for those who write ops.
   const Array& value() const { return value_; }
+  // The only element.
   double item() const { return value_.item(); }
+  template <class T>
+  T item() const {
+    LOCKSTEP_CHECK(elements() == 1, "item: the tensor has shape ", shape(),
+                   ", expected one element");
+    return value_.to_vector<T>()[0];
+  }
   template <class T>
   std::vector<T> to_vector() const {
     return value_.to_vector<T>();
@@ -54,13 +93,55 @@ class Tensor {
   bool is_leaf() const;
   // The same values as a constant.
   Tensor detach() const { return Tensor(value_); }
+  // The same values in memory of their own.
+  Tensor clone() const;
+  // Makes this handle a leaf, or a constant again. Of a tensor that an op recorded: Error.
+  Tensor& requires_grad_(bool requires_grad = true);
+  // Converted or copied where it has to be; differentiable.
+  Tensor to(DType dtype) const;
+  Tensor to(Device device) const;
   // Swaps two dimensions; the last two when none are named.
   Tensor transpose(int a, int b) const;
   Tensor mT() const { return transpose(-2, -1); }
 
-  // Of a leaf: what backward has added up since zero_grad(); empty if nothing.
+  // The ops of the same names (autograd/ops), in the form that is typed most. `t` is transpose of
+  // what has at most two dimensions.
+  Tensor t() const;
+  Tensor permute(std::vector<int> order) const;
+  Tensor reshape(const Shape& shape) const;
+  Tensor view(const Shape& shape) const;
+  Tensor flatten(int first = 0, int last = -1) const;
+  Tensor squeeze(std::optional<int> dim = {}) const;
+  Tensor unsqueeze(int dim) const;
+  Tensor contiguous() const;
+  Tensor sum(std::vector<int> dims = {}, bool keepdim = false) const;
+  Tensor mean(std::vector<int> dims = {}, bool keepdim = false) const;
+  Tensor matmul(const Tensor& other) const;
+
+  // Of a leaf, or of an intermediate tensor that retains its gradient: what backward has added up
+  // since zero_grad(); empty if nothing.
   Tensor grad() const;
   void zero_grad() const;
+  // backward() keeps the gradient of this intermediate tensor, as its hooks leave it. A leaf's is
+  // always kept.
+  void retain_grad() const;
+
+  // Calls `hook(gradient)` in every pass that finds this tensor's gradient, once, when it is
+  // complete: the sum over all uses in that pass. A hook may return a gradient (same shape and
+  // dtype) that takes its place, or nothing. Hooks run in the order in which they were added,
+  // before a leaf adds the gradient to grad(). A hook that holds the tensor itself keeps it alive
+  // for ever.
+  template <class F>
+  HookHandle register_hook(F hook) const {
+    if constexpr (std::is_void_v<std::invoke_result_t<F&, const Tensor&>>) {
+      return add_hook([hook = std::move(hook)](const Tensor& gradient) mutable {
+        hook(gradient);
+        return Tensor();
+      });
+    } else {
+      return add_hook(std::move(hook));
+    }
+  }
 
   // Adds d(this)/d(leaf) to every leaf this was computed from. `gradient` may be left out for a
   // single element. Closures are dropped as they have run, unless the graph is retained.
@@ -71,6 +152,8 @@ class Tensor {
   int output() const { return output_; }
 
  private:
+  HookHandle add_hook(GradientHook hook) const;
+
   Array value_;
   Ref<Node> node_;  // null for constants
   int output_ = 0;  // which of the node's outputs
@@ -97,15 +180,19 @@ class Node : public RefCounted {
   }
   void connect(std::span<const Tensor* const> inputs);
   virtual bool is_leaf() const { return false; }
+  // What DetectAnomaly saw of the op while it ran; else its name.
+  std::string origin() const;
+  void set_origin(std::string origin);
 
  protected:
   Node(const char* name, int outputs);
-  ~Node() override = default;
+  ~Node() override;
   void destroy() override;
 
  private:
   friend class Engine;
   friend class Gradients;
+  friend class Tensor;
 
   // Adds the inputs' gradients, given those of the outputs (absent ones empty).
   virtual void run(std::span<const Tensor> gradients, Gradients& out) = 0;
@@ -115,13 +202,17 @@ class Node : public RefCounted {
 
   // State of one run of the engine; saved and restored around a nested run.
   struct RunState {
-    uint64_t run = 0;  // 0: not part of a run
-    int pending = 0;   // consumers that have not run
-    bool needed = false;
+    uint64_t run = 0;     // 0: not part of a run
+    int pending = 0;      // consumers that have not run
+    bool target = false;  // its gradient is asked for
+    bool needed = false;  // leads to a target
     bool received = false;
     Tensor first;              // gradient of output 0
     std::vector<Tensor> rest;  // of outputs 1 …
   };
+
+  // Of one output; made on first need.
+  TensorHookList& hooks(int output);
 
   static constexpr int kInline = 3;
   const char* name_;
@@ -131,6 +222,7 @@ class Node : public RefCounted {
   Edge inline_edges_[kInline];
   std::vector<Edge> edges_;
   RunState state_;
+  std::unique_ptr<TensorHooks> hooks_;  // null: none on any output
 };
 
 // Where gradients end: a tensor that is trained. The memory for its gradient may be given in
@@ -146,9 +238,12 @@ class Leaf final : public Node {
   bool has_gradient() const { return has_gradient_; }
   // Valid when has_gradient(), or when memory was given.
   const Array& gradient() const { return gradient_; }
+  // The same for who changes it in place: in memory that nobody else uses.
+  const Array& writable_gradient();
   // Gradients from now on are accumulated in `memory`, which has the leaf's shape and is dense.
   // What was accumulated before moves there. Empty: memory of its own, on first need.
   void seat_gradient(Array memory);
+  bool seated() const { return seated_; }
   void zero_grad() { has_gradient_ = false; }
   // As if a backward pass had left it: the memory holds a gradient, or not.
   void set_has_gradient(bool has) { has_gradient_ = has; }
@@ -157,6 +252,11 @@ class Leaf final : public Node {
   // only if a gradient arrived. One hook; empty: none.
   void set_hook(std::function<void()> hook) { hook_ = std::move(hook); }
 
+  // While busy, the gradient's memory is somebody's who reads it (a reduction under way): before
+  // anything is written there `vacate` is called, which gives the leaf other memory.
+  void set_busy(bool busy) { busy_ = busy; }
+  void set_vacate(std::function<void()> vacate) { vacate_ = std::move(vacate); }
+
  private:
   friend class Engine;
   friend class Gradients;
@@ -164,7 +264,7 @@ class Leaf final : public Node {
   void drop() override {}
   bool dropped() const override { return false; }
   void accumulate(const Tensor& gradient, const struct Into& offered);
-  struct Into offer() const;
+  struct Into offer();
   bool owns_gradient() const;
 
   Shape shape_;
@@ -173,7 +273,9 @@ class Leaf final : public Node {
   Array gradient_;
   bool seated_ = false;
   bool has_gradient_ = false;
+  bool busy_ = false;
   std::function<void()> hook_;
+  std::function<void()> vacate_;
 };
 
 // Nothing is recorded while one lives, on this thread.
@@ -187,6 +289,11 @@ class NoGrad {
  private:
   bool before_;
 };
+
+// backward() from several tensors in one pass: of sum over i of sum(tensors[i] * gradients[i]).
+// `gradients` may be left out where every tensor has one element.
+void backward(std::span<const Tensor> tensors, std::span<const Tensor> gradients = {},
+              BackwardOptions options = {});
 
 struct GradOptions {
   // Record the gradients' own computation, so that they can be differentiated. Implies retaining.

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <utility>
 
+#include "lockstep/collectives/flight_recorder.h"
 #include "lockstep/collectives/work_state.h"
 
 namespace lockstep {
@@ -41,7 +42,7 @@ void check_slices(const WorkState& work, const char* whole_name, const Array& wh
 
 void check_reduction(const WorkState& work) {
   require(work.dtype != DType::boolean, work, "bool values cannot be reduced");
-  require(work.reduction != Reduction::mean || is_floating(work.dtype), work,
+  require(work.reduction != ReduceOp::mean || is_floating(work.dtype), work,
           "no mean of integers (", work.dtype, ")");
 }
 
@@ -80,7 +81,21 @@ std::shared_ptr<WorkState> make_work(Collective collective, const Array& input,
 
 }  // namespace
 
+Communicator::Communicator(int rank, int size)
+    : rank_(rank), size_(size), recorder_(std::make_shared<FlightRecorder>()) {}
+
 Communicator::~Communicator() = default;
+
+void Communicator::descend_from(const Communicator& parent, int color) {
+  name_ = concat({parent.name_, "/", color});
+  recorder_ = parent.recorder_;
+  late_ = parent.late_;
+  timeout_ = parent.timeout_;
+}
+
+void Communicator::set_late_handler(LateHandler handler) {
+  late_ = handler ? std::make_shared<const LateHandler>(std::move(handler)) : nullptr;
+}
 
 Work Communicator::launch(std::shared_ptr<WorkState> work, CollectiveOptions options) {
   work->sequence = sequence_ + 1;
@@ -89,19 +104,22 @@ Work Communicator::launch(std::shared_ptr<WorkState> work, CollectiveOptions opt
   work->rank = rank_;
   work->size = size_;
   work->timeout = timeout_;
+  work->communicator = name_;
+  work->late = late_;
   check_arguments(*work, device());
   ++sequence_;
+  recorder_->add(work);
   start(work);
   return Work(std::move(work));
 }
 
-Work Communicator::all_reduce(const Array& values, Reduction reduction, CollectiveOptions options) {
+Work Communicator::all_reduce(const Array& values, ReduceOp reduction, CollectiveOptions options) {
   auto work = make_work(Collective::all_reduce, values, values);
   work->reduction = reduction;
   return launch(std::move(work), options);
 }
 
-Work Communicator::reduce_scatter(const Array& input, const Array& output, Reduction reduction,
+Work Communicator::reduce_scatter(const Array& input, const Array& output, ReduceOp reduction,
                                   CollectiveOptions options) {
   auto work = make_work(Collective::reduce_scatter, input, output);
   work->reduction = reduction;

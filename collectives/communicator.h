@@ -2,22 +2,26 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "lockstep/collectives/work.h"
 #include "lockstep/runtime/array.h"
+#include "lockstep/runtime/reduce_op.h"
 
 namespace lockstep {
-
-enum class Reduction : uint8_t { sum, mean, max, min };
 
 struct CollectiveOptions {
   std::string_view what = {};  // for errors and traces: "gradients", "model check"
   int bucket = -1;             // of the reducer; -1: none
 };
+
+class FlightRecorder;  // collectives/flight_recorder.h
+using LateHandler = std::function<std::optional<std::string>(const WorkState& work)>;
 
 // A fixed group of ranks on one kind of transport. All ranks make the same calls in the same order,
 // from one thread each. Calls return at once; results are there after Work::wait. Arrays are
@@ -34,10 +38,10 @@ class Communicator {
   virtual Device device() const { return {}; }   // where its arrays live
 
   // In place. f64, f32, bf16, f16 (summed in float), i64, i32, u8 (no mean for integers).
-  Work all_reduce(const Array& values, Reduction reduction, CollectiveOptions options = {});
+  Work all_reduce(const Array& values, ReduceOp reduction, CollectiveOptions options = {});
   // `input` holds size() slices of `output`'s elements; slice rank() arrives reduced in `output`,
   // which may be that slice of `input`.
-  Work reduce_scatter(const Array& input, const Array& output, Reduction reduction,
+  Work reduce_scatter(const Array& input, const Array& output, ReduceOp reduction,
                       CollectiveOptions options = {});
   // `output` holds size() times `input`'s elements, in rank order; `input` may be its slice rank().
   Work all_gather(const Array& input, const Array& output, CollectiveOptions options = {});
@@ -47,7 +51,8 @@ class Communicator {
   // The ranks that pass the same color, in the order of (key, rank). A collective call.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
-  // Memory for gradient buckets: a transport may place it where it reduces faster.
+  // Memory for gradient buckets: a transport may place it where it reduces faster. A collective
+  // call.
   virtual Array allocate_bucket(int64_t elements, DType dtype);
 
   // Without progress for this long, a collective fails. Zero: wait for ever.
@@ -60,8 +65,17 @@ class Communicator {
 
   uint64_t collectives_started() const { return sequence_; }
 
+  // What happened last, on this communicator and its splits.
+  const std::shared_ptr<FlightRecorder>& recorder() const { return recorder_; }
+  // "world", or the name of the communicator it was split from and its color: "world/1".
+  const std::string& name() const { return name_; }
+  // Decides on late collectives, here and on later splits. Called by threads that wait.
+  void set_late_handler(LateHandler handler);
+
  protected:
-  Communicator(int rank, int size) : rank_(rank), size_(size) {}
+  Communicator(int rank, int size);
+  // For a split: its name, and what it shares with `parent`.
+  void descend_from(const Communicator& parent, int color);
 
  private:
   virtual void start(const std::shared_ptr<WorkState>& work) = 0;
@@ -70,6 +84,9 @@ class Communicator {
   int rank_;
   int size_;
   uint64_t sequence_ = 0;
+  std::string name_ = "world";
+  std::shared_ptr<FlightRecorder> recorder_;
+  std::shared_ptr<const LateHandler> late_;
   std::chrono::milliseconds timeout_{std::chrono::minutes(10)};
 };
 

@@ -29,20 +29,20 @@ void store(const Accumulator<T>* from, T* to, int64_t elements) {
 }
 
 template <class T>
-void combine(Reduction reduction, const T* values, Accumulator<T>* total, int64_t elements) {
+void combine(ReduceOp reduction, const T* values, Accumulator<T>* total, int64_t elements) {
   using A = Accumulator<T>;
   switch (reduction) {
-    case Reduction::sum:
-    case Reduction::mean:
+    case ReduceOp::sum:
+    case ReduceOp::mean:
       for (int64_t i = 0; i < elements; ++i) {
         total[i] = static_cast<A>(total[i] + static_cast<A>(values[i]));
       }
       return;
-    case Reduction::max:
+    case ReduceOp::max:
       for (int64_t i = 0; i < elements; ++i)
         total[i] = std::max(total[i], static_cast<A>(values[i]));
       return;
-    case Reduction::min:
+    case ReduceOp::min:
       for (int64_t i = 0; i < elements; ++i)
         total[i] = std::min(total[i], static_cast<A>(values[i]));
       return;
@@ -50,7 +50,7 @@ void combine(Reduction reduction, const T* values, Accumulator<T>* total, int64_
 }
 
 template <class T>
-void reduce_typed(Reduction reduction, std::span<const void* const> inputs,
+void reduce_typed(ReduceOp reduction, std::span<const void* const> inputs,
                   std::span<void* const> outputs, int64_t elements) {
   using A = Accumulator<T>;
   A total[kBlock];
@@ -61,7 +61,7 @@ void reduce_typed(Reduction reduction, std::span<const void* const> inputs,
       combine(reduction, static_cast<const T*>(input) + start, total, count);
     }
     if constexpr (std::is_floating_point_v<A>) {
-      if (reduction == Reduction::mean) {
+      if (reduction == ReduceOp::mean) {
         const A factor = A(1) / static_cast<A>(inputs.size());
         for (int64_t i = 0; i < count; ++i) total[i] *= factor;
       }
@@ -79,7 +79,7 @@ void dispatch_half(DType dtype, F&& f) {
 
 }  // namespace
 
-void reduce_in_order(Reduction reduction, DType dtype, std::span<const void* const> inputs,
+void reduce_in_order(ReduceOp reduction, DType dtype, std::span<const void* const> inputs,
                      std::span<void* const> outputs, int64_t elements) {
   dispatch(dtype, [&]<class T>(Type<T>) {
     if constexpr (std::is_same_v<T, bool>) {

@@ -13,7 +13,7 @@ namespace lockstep {
 // outputs[*][i] = the reduction over r of inputs[r][i], in the order of r. 16-bit floats are
 // combined in float and rounded once. mean is the sum times 1/inputs.size(). An output may be one
 // of the inputs.
-void reduce_in_order(Reduction reduction, DType dtype, std::span<const void* const> inputs,
+void reduce_in_order(ReduceOp reduction, DType dtype, std::span<const void* const> inputs,
                      std::span<void* const> outputs, int64_t elements);
 
 // values[i] *= factor, for floating dtypes.

@@ -17,7 +17,7 @@ class SingleCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color, int /*key*/) override {
     LOCKSTEP_CHECK(color >= 0, "split: color is ", color, ", expected 0 or more");
     auto part = std::make_unique<SingleCommunicator>();
-    part->set_timeout(timeout());
+    part->descend_from(*this, color);
     return part;
   }
 

@@ -133,7 +133,7 @@ class ThreadGroup final : public Transport, public std::enable_shared_from_this<
     return Clock::time_point(Clock::duration(progress_.load(std::memory_order_relaxed)));
   }
 
-  void give_up(WorkState& work) override {
+  void give_up(WorkState& work, std::string_view reason) override {
     const std::lock_guard lock(mutex_);
     const auto found = started_.find(work.sequence);
     if (found == started_.end()) return note_progress();  // all are there, and one computes
@@ -142,8 +142,9 @@ class ThreadGroup final : public Transport, public std::enable_shared_from_this<
       if (found->second[rank] != nullptr) continue;
       missing += concat({missing.empty() ? "" : ", ", rank});
     }
-    fail_all(concat({"no progress for ", work.timeout.count(), " ms in ", name_of(work.collective),
-                     " #", work.sequence, "; ranks not seen: ", missing}));
+    fail_all(
+        concat({"no progress for ", work.timeout.count(), " ms in ", name_of(work.collective), " #",
+                work.sequence, "; ranks not seen: ", missing, reason.empty() ? "" : "; ", reason}));
   }
 
  private:
@@ -225,7 +226,7 @@ class ThreadCommunicator final : public Communicator {
     const SplitPlace place = agree_on_split(*this, color, key);
     auto part = std::make_unique<ThreadCommunicator>(
         group_->part(collectives_started(), color, place.size), place.rank);
-    part->set_timeout(timeout());
+    part->descend_from(*this, color);
     return part;
   }
 

@@ -1,10 +1,17 @@
 #include "lockstep/collectives/work.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "lockstep/collectives/work_state.h"
 
 namespace lockstep {
+namespace {
+
+// Of a late collective that somebody wants to be waited for.
+constexpr std::chrono::milliseconds kAskAgainAfter{100};
+
+}  // namespace
 
 std::string_view name_of(Collective collective) {
   switch (collective) {
@@ -18,12 +25,12 @@ std::string_view name_of(Collective collective) {
   __builtin_unreachable();
 }
 
-std::string_view name_of(Reduction reduction) {
+std::string_view name_of(ReduceOp reduction) {
   switch (reduction) {
-    case Reduction::sum: return "sum";
-    case Reduction::mean: return "mean";
-    case Reduction::max: return "max";
-    case Reduction::min: return "min";
+    case ReduceOp::sum: return "sum";
+    case ReduceOp::mean: return "mean";
+    case ReduceOp::max: return "max";
+    case ReduceOp::min: return "min";
   }
   __builtin_unreachable();
 }
@@ -60,7 +67,7 @@ bool WorkState::conclude(std::optional<std::string> error) {
   const std::lock_guard lock(mutex_);
   if (done()) return false;
   error_ = std::move(error);
-  if (begun_ != Clock::time_point{}) duration_ = Clock::now() - begun_;
+  ended_ = Clock::now();
   done_.store(true, std::memory_order_release);
   concluded_.notify_all();
   return true;
@@ -88,24 +95,51 @@ void WorkState::wait() {
       continue;
     }
     lock.unlock();  // the transport fails this work through the same lock
-    transport->give_up(*this);
+    std::optional<std::string> reason = late ? (*late)(*this) : std::string();
+    if (reason) transport->give_up(*this, *reason);
     lock.lock();
+    if (!reason) concluded_.wait_for(lock, kAskAgainAfter, [&] { return done(); });
   }
   if (error_) throw CollectiveError(*error_);
 }
 
 std::chrono::nanoseconds WorkState::duration() const {
   const std::lock_guard lock(mutex_);
-  return duration_;
+  return begun_ && ended_ ? *ended_ - *begun_ : std::chrono::nanoseconds{0};
 }
 
-bool Work::done() const { return state_ == nullptr || state_->done(); }
+WorkState::Progress WorkState::progress() const {
+  const std::lock_guard lock(mutex_);
+  return {queued_, begun_, ended_, error_.value_or("")};
+}
+
+struct Work::Chain {
+  Work first;
+  std::function<Work()> next;  // empty once it has run
+  Work second;
+};
+
+Work Work::then(std::function<Work()> next) const {
+  Work result;
+  result.chain_ = std::make_shared<Chain>(Chain{*this, std::move(next), {}});
+  return result;
+}
+
+bool Work::done() const {
+  if (chain_ != nullptr) return !chain_->next && chain_->second.done();
+  return state_ == nullptr || state_->done();
+}
 
 void Work::wait() const {
   if (state_ != nullptr) state_->wait();
+  if (chain_ == nullptr) return;
+  chain_->first.wait();
+  if (const auto next = std::exchange(chain_->next, {})) chain_->second = next();
+  chain_->second.wait();
 }
 
 std::chrono::nanoseconds Work::duration() const {
+  if (chain_ != nullptr) return chain_->first.duration() + chain_->second.duration();
   return state_ == nullptr ? std::chrono::nanoseconds{0} : state_->duration();
 }
 

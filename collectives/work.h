@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,6 +25,10 @@ class Work {
   Work() = default;  // done
   explicit Work(std::shared_ptr<WorkState> state) : state_(std::move(state)) {}
 
+  // Done when the work that `next` returns is. `next` runs once, when this work is done and
+  // somebody waits for the result, on the thread that waits.
+  Work then(std::function<Work()> next) const;
+
   bool done() const;
   // Blocks until the result is in the arrays (on a device: until the caller's stream waits for it).
   // Throws CollectiveError if the collective failed or made no progress for the deadline.
@@ -32,7 +37,10 @@ class Work {
   std::chrono::nanoseconds duration() const;
 
  private:
+  struct Chain;
+
   std::shared_ptr<WorkState> state_;
+  std::shared_ptr<Chain> chain_;  // instead of a state: of a result of then()
 };
 
 }  // namespace lockstep

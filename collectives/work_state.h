@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,7 +27,7 @@ enum class Collective : uint8_t {
 };
 
 std::string_view name_of(Collective collective);
-std::string_view name_of(Reduction reduction);
+std::string_view name_of(ReduceOp reduction);
 
 // What a waiting Work sees of the transport that carries it. Thread-safe.
 class Transport {
@@ -37,28 +38,34 @@ class Transport {
   // When a collective of this transport last advanced.
   virtual Clock::time_point last_progress() const = 0;
   // Nothing advanced for `work`'s timeout. Fails it, with all that cannot succeed after it, unless
-  // it has advanced by now.
-  virtual void give_up(WorkState& work) = 0;
+  // it has advanced by now. `reason` says more than the transport can see, where it is not empty.
+  virtual void give_up(WorkState& work, std::string_view reason) = 0;
 };
+
+// Asked when nothing has advanced for a collective's timeout: why it is to fail, or nothing where
+// it is to be waited for longer. Called by the thread that waits.
+using LateHandler = std::function<std::optional<std::string>(const WorkState& work)>;
 
 // One rank's side of a started collective, between transports and those who wait. The description
 // is complete before the transport sees it, and fixed from then on.
 struct WorkState {
   Collective collective = Collective::barrier;
-  Reduction reduction = Reduction::sum;
+  ReduceOp reduction = ReduceOp::sum;
   int root = -1;
   Array input;   // what this rank gives; all_reduce and broadcast: same as `output`
   Array output;  // what it gets
   DType dtype = DType::u8;
   int64_t elements = 0;  // of one rank's contribution (reduce_scatter: of its result)
 
-  uint64_t sequence = 0;  // counts this communicator's collectives from 1
+  uint64_t sequence = 0;     // counts this communicator's collectives from 1
+  std::string communicator;  // its name: "world", "world/1"
   std::string what;
   int bucket = -1;
   int rank = 0;
   int size = 1;
   std::chrono::milliseconds timeout{0};
   std::shared_ptr<Transport> transport;
+  std::shared_ptr<const LateHandler> late;  // null: nobody is asked
 
   // `all_reduce #12 "gradients", bucket 3, on rank 1 of 4`
   std::string describe() const;
@@ -71,6 +78,13 @@ struct WorkState {
   void begin();
   void finish();
   void fail(std::string_view reason);
+
+  struct Progress {
+    std::chrono::steady_clock::time_point queued;
+    std::optional<std::chrono::steady_clock::time_point> begun, ended;
+    std::string error;
+  };
+  Progress progress() const;
 
   bool done() const { return done_.load(std::memory_order_acquire); }
   void wait();
@@ -85,8 +99,9 @@ struct WorkState {
   std::condition_variable concluded_;
   std::atomic<bool> done_{false};
   std::optional<std::string> error_;
-  Clock::time_point begun_{};
-  std::chrono::nanoseconds duration_{0};
+  Clock::time_point queued_ = Clock::now();
+  std::optional<Clock::time_point> begun_;
+  std::optional<Clock::time_point> ended_;
 };
 
 }  // namespace lockstep

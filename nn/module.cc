@@ -13,11 +13,13 @@ Visitor::Path::Path(Visitor& visitor, std::string_view name)
 }
 
 void Visitor::operator()(std::string_view name, Parameter& value) {
+  if (!value) return;
   const Path path(*this, name);
   parameter(path_, value);
 }
 
 void Visitor::operator()(std::string_view name, Buffer& value) {
+  if (!value) return;
   const Path path(*this, name);
   buffer(path_, value);
 }
@@ -38,19 +40,21 @@ struct Collect final : Visitor {
   std::unordered_set<const void*> seen;
 
   void parameter(const std::string& path, Parameter& value) override {
-    if (value && seen.insert(value.identity()).second) parameters.push_back({path, value});
+    if (seen.insert(value.identity()).second) parameters.push_back({path, value});
   }
   void buffer(const std::string& path, Buffer& value) override {
     if (seen.insert(value.identity()).second) buffers.push_back({path, value});
   }
 };
 
-struct ForEachModule final : Visitor {
-  std::function<void(const std::string&, Module&)> act;
+struct CollectModules final : Visitor {
+  std::vector<NamedModule> modules;
 
   void parameter(const std::string&, Parameter&) override {}
   void buffer(const std::string&, Buffer&) override {}
-  void module(const std::string& path, Module& value) override { act(path, value); }
+  void module(const std::string& path, Module& value) override {
+    modules.push_back({path, &value});
+  }
 };
 
 Collect collect(Module& module) {
@@ -64,9 +68,22 @@ Collect collect(Module& module) {
 std::vector<NamedParameter> Module::named_parameters() { return collect(*this).parameters; }
 std::vector<NamedBuffer> Module::named_buffers() { return collect(*this).buffers; }
 
+std::vector<NamedModule> Module::named_modules() {
+  CollectModules visitor;
+  visitor("", *this);
+  return visitor.modules;
+}
+
 std::vector<Parameter> Module::parameters() {
+  return parameters([](std::string_view, const Parameter&) { return true; });
+}
+
+std::vector<Parameter> Module::parameters(
+    const std::function<bool(std::string_view, const Parameter&)>& wanted) {
   std::vector<Parameter> result;
-  for (NamedParameter& named : named_parameters()) result.push_back(named.parameter);
+  for (const auto& [name, parameter] : named_parameters()) {
+    if (wanted(name, parameter)) result.push_back(parameter);
+  }
   return result;
 }
 
@@ -74,6 +91,11 @@ int64_t Module::parameter_count() {
   int64_t count = 0;
   for (const Parameter& parameter : parameters()) count += parameter.elements();
   return count;
+}
+
+void Module::apply(const std::function<void(Module&)>& act) {
+  const std::vector<NamedModule> modules = named_modules();
+  for (auto it = modules.rbegin(); it != modules.rend(); ++it) act(*it->module);
 }
 
 void Module::place(const Placement& placement) {
@@ -88,18 +110,32 @@ void Module::place(const Placement& placement) {
 }
 
 void Module::mark_placed() {
-  ForEachModule visitor;
-  visitor.act = [](const std::string& path, Module& module) {
-    module.placed_ = true;
-    module.path_ = path;
-  };
-  visitor("", *this);
+  for (const auto& [path, module] : named_modules()) {
+    module->placed_ = true;
+    module->path_ = path;
+  }
+}
+
+void Module::to(DType dtype) {
+  LOCKSTEP_CHECK(is_floating(dtype), "a module cannot be converted to ", dtype);
+  if (!placed_) return place({.dtype = dtype});
+  for (auto& [name, parameter] : named_parameters()) parameter.convert(dtype);
+  for (auto& [name, buffer] : named_buffers()) buffer.place(dtype, buffer.array().device());
 }
 
 void Module::train(bool on) {
-  ForEachModule visitor;
-  visitor.act = [on](const std::string&, Module& module) { module.training_ = on; };
-  visitor("", *this);
+  for (const auto& [path, module] : named_modules()) module->training_ = on;
+}
+
+void Module::requires_grad(bool on, std::string_view prefix) {
+  const std::string below = std::string(prefix) + ".";
+  bool found = prefix.empty();
+  for (auto& [name, parameter] : named_parameters()) {
+    if (!prefix.empty() && name != prefix && !name.starts_with(below)) continue;
+    parameter.set_frozen(!on);
+    found = true;
+  }
+  LOCKSTEP_CHECK(found, "requires_grad: the module has no parameter '", prefix, "' or below it");
 }
 
 }  // namespace lockstep::nn

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <filesystem>
 #include <functional>
+#include <iosfwd>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,6 +19,7 @@ class Module;
 
 // Walks a module's state in declaration order. One enumeration serves parameter lists, checkpoint
 // names, placing, data parallelism and printing. Names are paths: "h.0.attn.c_attn.weight".
+// Parameters and buffers that are empty (a bias that is not wanted) are passed over.
 class Visitor {
  public:
   virtual ~Visitor() = default;
@@ -61,6 +65,20 @@ struct NamedBuffer {
   std::string name;
   Buffer buffer;
 };
+struct NamedModule {
+  std::string name;  // empty for the module that was asked
+  Module* module = nullptr;
+};
+struct NamedArray {
+  std::string name;
+  Array array;
+};
+
+// What load_state() found when it was not strict.
+struct LoadReport {
+  std::vector<std::string> missing;     // the module has them, the source does not
+  std::vector<std::string> unexpected;  // the other way round
+};
 
 // A part of a model: parameters, buffers and modules, listed by visit(). Movable, not copyable.
 class Module {
@@ -76,7 +94,14 @@ class Module {
   std::vector<NamedParameter> named_parameters();
   std::vector<NamedBuffer> named_buffers();
   std::vector<Parameter> parameters();
+  // Those that `wanted` accepts: for an optimizer's groups.
+  std::vector<Parameter> parameters(
+      const std::function<bool(std::string_view name, const Parameter&)>& wanted);
   int64_t parameter_count();
+  // This one and all below it, in the order of visit().
+  std::vector<NamedModule> named_modules();
+  // Calls `act` on all below, then on this one.
+  void apply(const std::function<void(Module&)>& act);
 
   // Gives every parameter and buffer memory and initial values. Done at the first call with the
   // default placement when nobody did it before. Placing again is an error.
@@ -84,19 +109,51 @@ class Module {
   bool placed() const { return placed_; }
   // For who gives parameters memory by other means.
   void mark_placed();
+  // Converts parameters and buffers, but for buffers with a dtype of their own. Places a module
+  // that was not. Not for a module under data parallelism.
+  void to(DType dtype);
 
   // Training mode: dropout and batch statistics. On from the start.
   void train(bool on = true);
+  void eval() { train(false); }
   bool training() const { return training_; }
+
+  // Whether parameters take gradients and updates: all, or those whose name is `prefix` or lies
+  // below it ("encoder" holds "encoder.0.weight"). Throws Error where there is none of that name.
+  void requires_grad(bool on = true, std::string_view prefix = "");
+  void freeze(std::string_view prefix = "") { requires_grad(false, prefix); }
+
+  // The values of parameters and buffers in the order of visit(), under each of their names: what
+  // PyTorch calls state_dict. They share the module's memory. Places a module that was not.
+  std::vector<NamedArray> state();
+  // Copies values into parameters and buffers, converting their dtypes; a tied parameter needs one
+  // of its names. Throws Error listing every name that does not fit in shape and, if `strict`,
+  // every one that is missing or unexpected; then nothing has been copied.
+  LoadReport load_state(const std::map<std::string, Array>& values, bool strict = true);
+  // From safetensors (a file, an index or a directory: files::open_weights), and to a file.
+  LoadReport load_state(const std::filesystem::path& path, bool strict = true);
+  void save_state(const std::filesystem::path& path);
 
   // The path below the module that was placed; empty for that one.
   const std::string& path() const { return path_; }
+
+  // What printing shows: the type's name, and what it was made with ("in_features=3, bias=True").
+  virtual std::string type_name() const;
+  virtual std::string describe() const { return ""; }
 
  private:
   bool placed_ = false;
   bool training_ = true;
   std::string path_;
 };
+
+// The tree of modules as PyTorch prints it:
+//   Sequential(
+//     (0): Linear(in_features=4, out_features=2, bias=True)
+//     (1): ReLU()
+//   )
+std::string to_string(Module& module);
+std::ostream& operator<<(std::ostream& out, Module& module);
 
 // What users derive from: write `forward(…)` of whatever shape and call the module like a function.
 // The call opens the module's scope (names in errors and traces).
@@ -110,6 +167,13 @@ class Layer : public Module {
     const ScopeFrame scope(path());
     return static_cast<Self*>(this)->forward(std::forward<Args>(args)...);
   }
+};
+
+// A layer that has neither parameters nor buffers nor parts.
+template <class Self>
+class StatelessLayer : public Layer<Self> {
+ public:
+  void visit(Visitor&) final {}
 };
 
 }  // namespace lockstep::nn

@@ -3,16 +3,6 @@
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::nn {
-namespace {
-
-// FNV-1a: the same on every machine and in every build.
-uint64_t hash_name(std::string_view name) {
-  uint64_t hash = 0xcbf29ce484222325u;
-  for (unsigned char c : name) hash = (hash ^ c) * 0x100000001b3u;
-  return hash;
-}
-
-}  // namespace
 
 Parameter::Parameter(Shape shape, Initializer initializer)
     : state_(std::make_shared<State>(State{shape, initializer, {}, {}, false, false})) {}
@@ -42,21 +32,25 @@ void Parameter::seat(Array value) {
   make_tensor(std::move(value));
 }
 
+void Parameter::convert(DType dtype) {
+  if (this->dtype() == dtype) return;
+  LOCKSTEP_CHECK(!leaf().seated(), "a parameter of shape ", shape(),
+                 " cannot be converted: its gradient has a place elsewhere "
+                 "(data parallelism)");
+  Array value = kernels::cast(tensor().value(), dtype);
+  state_->leaf = Ref<Node>(new Leaf(value));
+  make_tensor(std::move(value));
+}
+
+void Parameter::set_initializer(Initializer initializer) {
+  LOCKSTEP_CHECK(!placed(), "a parameter of shape ", shape(),
+                 " has its values already: use init::apply");
+  state_->initializer = initializer;
+}
+
 void Parameter::initialize(const Array& values, int64_t first, std::string_view name,
                            uint64_t seed) const {
-  const Initializer& init = state_->initializer;
-  const RandomKey key{.seed = seed ^ hash_name(name)};
-  Kernels& device = kernels::of(values);
-  switch (init.kind) {
-    case Initializer::Kind::constant: device.fill(values.view(), init.a); break;
-    case Initializer::Kind::normal:
-      device.normal(values.view(), init.a, init.b, key, static_cast<uint64_t>(first));
-      break;
-    case Initializer::Kind::uniform:
-      device.uniform(values.view(), init.a, init.b, key, static_cast<uint64_t>(first));
-      break;
-  }
-  values.storage()->bump_version();
+  state_->initializer.fill(values, shape(), first, name, seed);
 }
 
 void Parameter::set_frozen(bool frozen) {
@@ -70,7 +64,9 @@ const Array& Buffer::array() const {
 }
 
 void Buffer::place(DType dtype, Device device) {
+  dtype = state_->dtype.value_or(dtype);
   const Array before = state_->array;
+  if (before && before.dtype() == dtype && before.device() == device) return;
   state_->array = Array::full(state_->shape, state_->value, dtype, device);
   if (before) kernels::copy_into(kernels::cast(before, dtype), state_->array);
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -10,16 +11,34 @@
 namespace lockstep::nn {
 
 // How a parameter's values begin. Element i depends on the seed, the parameter's name and i alone:
-// not on the number of ranks, nor on who fills which slice.
+// not on the number of ranks, nor on who fills which slice. nn/init.h makes them by torch.nn.init's
+// formulas.
 struct Initializer {
-  enum class Kind : uint8_t { constant, normal, uniform } kind = Kind::constant;
-  double a = 0;  // constant's value; normal's mean; uniform's lower bound
-  double b = 0;  // normal's deviation; uniform's upper bound
+  enum class Kind : uint8_t { constant, normal, uniform, truncated_normal, orthogonal, eye };
+  // What the numbers are divided by the square root of: a dimension of the parameter's shape as
+  // torch.nn.init counts them; `average` is (in + out) / 2.
+  enum class Fan : uint8_t { none, in, out, average };
+
+  Kind kind = Kind::constant;
+  double a = 0;  // constant: value; normal: mean; uniform: lower bound; orthogonal: gain
+  double b = 0;  // normal: deviation; uniform: upper bound
+  double low = 0, high = 0;  // truncated_normal: bounds
+  Fan fan = Fan::none;
+  int64_t zero_begin = 0, zero_end = 0;  // elements that are zero whatever the kind
 
   static Initializer zeros() { return {}; }
-  static Initializer ones() { return {Kind::constant, 1, 0}; }
-  static Initializer normal(double deviation) { return {Kind::normal, 0, deviation}; }
-  static Initializer uniform(double bound) { return {Kind::uniform, -bound, bound}; }
+  static Initializer ones() { return {.a = 1}; }
+  static Initializer normal(double deviation) { return {.kind = Kind::normal, .b = deviation}; }
+  static Initializer uniform(double bound) {
+    return {.kind = Kind::uniform, .a = -bound, .b = bound};
+  }
+  // The same but for `count` elements from `first` on, which are zero.
+  Initializer with_zeros(int64_t first, int64_t count) const;
+
+  // Writes elements [first, first + values.elements()) of a parameter of shape `shape` into
+  // `values` (contiguous, floating).
+  void fill(const Array& values, const Shape& shape, int64_t first, std::string_view name,
+            uint64_t seed) const;
 };
 
 // Where and in what dtype a module's state lives, and the seed of its initial values.
@@ -46,10 +65,19 @@ class Parameter {
   // The value as it enters ops. Throws Error while the parameter has no memory.
   const Tensor& tensor() const;
   operator const Tensor&() const { return tensor(); }
+  // The same, and an empty tensor for an empty parameter: the bias of a layer without one.
+  Tensor tensor_or_empty() const { return state_ ? tensor() : Tensor(); }
 
   // Gives it memory: `value` has its shape. What it held before moves there. The gradient's seat is
   // kept.
   void seat(Array value);
+  // New memory of another dtype for a placed parameter, with the values converted. Its gradient is
+  // gone. Throws Error where data parallelism or anything else holds its memory's place.
+  void convert(DType dtype);
+
+  const Initializer& initializer() const { return state_->initializer; }
+  // For a parameter that has no memory yet.
+  void set_initializer(Initializer initializer);
   // Writes initial values of elements [first, first + values.elements()) into `values`
   // (contiguous).
   void initialize(const Array& values, int64_t first, std::string_view name, uint64_t seed) const;
@@ -85,15 +113,19 @@ class Parameter {
   std::shared_ptr<State> state_;
 };
 
-// State that is not trained: running statistics, counters. A handle, like Parameter.
+// State that is not trained: running statistics, counters. A handle, like Parameter. It has the
+// dtype of the placement, or always the one it was made with.
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(Shape shape, double value) : state_(std::make_shared<State>(State{shape, value, {}})) {}
+  Buffer(Shape shape, double value, std::optional<DType> dtype = {})
+      : state_(std::make_shared<State>(State{shape, value, dtype, {}})) {}
 
+  explicit operator bool() const { return static_cast<bool>(state_); }
   const Shape& shape() const { return state_->shape; }
   bool placed() const { return static_cast<bool>(state_->array); }
   const Array& array() const;
+  // Moves what it held before.
   void place(DType dtype, Device device);
   const void* identity() const { return state_.get(); }
 
@@ -101,6 +133,7 @@ class Buffer {
   struct State {
     Shape shape;
     double value;
+    std::optional<DType> dtype;
     Array array;
   };
   std::shared_ptr<State> state_;

@@ -44,7 +44,10 @@ class Array {
 
   explicit operator bool() const { return static_cast<bool>(storage_); }
   DType dtype() const { return dtype_; }
-  Device device() const { return storage_->device(); }
+  Device device() const {
+    LOCKSTEP_CHECK(storage_, "an empty array given, expected one with values");
+    return storage_->device();
+  }
   const Shape& shape() const { return shape_; }
   const Shape& strides() const { return strides_; }
   int64_t offset() const { return offset_; }  // elements from the storage's start

@@ -38,6 +38,9 @@ class Backend {
   // 64-byte aligned, not initialised. Throws OutOfMemory naming size, what is in use and the limit.
   virtual void* allocate(size_t bytes) = 0;
   virtual void deallocate(void* data, size_t bytes) = 0;
+  // Memory that somebody brings counts as in use here too, and against the limit (OutOfMemory);
+  // negative when it goes.
+  virtual void account(int64_t bytes) = 0;
   // Gives cached memory back to the system.
   virtual void trim() = 0;
   virtual void set_limit(int64_t bytes) = 0;

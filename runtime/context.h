@@ -7,8 +7,18 @@
 
 namespace lockstep {
 
-class Tracer;
+class DetectAnomaly;
+class LowPrecisionCopies;
 class ScopeFrame;
+class TouchedTensors;
+class Tracer;
+
+// Where ops choose their dtype (autograd/autocast.h).
+struct AutocastState {
+  bool on = false;
+  DType dtype = DType::bf16;
+  LowPrecisionCopies* copies = nullptr;  // of the parameters; not owned
+};
 
 // Everything that is "current", per thread: N ranks can be N threads of one process. A thread
 // starts with the defaults; one that works for another copies that one's context.
@@ -20,6 +30,10 @@ struct Context {
   Tracer* tracer = nullptr;     // sees every op of this thread (runtime/trace.h)
   ScopeFrame* scope = nullptr;  // innermost open module (runtime/trace.h)
   uint64_t next_node_id = 1;    // creation order of autograd nodes
+  AutocastState autocast;
+  DetectAnomaly* anomaly = nullptr;   // sees every gradient (autograd/anomaly.h)
+  TouchedTensors* touched = nullptr;  // sees what unrecorded ops read (autograd/checkpoint.h)
+  bool recomputing = false;           // a forward pass that has run before (autograd/checkpoint.h)
 };
 
 Context& context();

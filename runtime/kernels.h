@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "lockstep/runtime/reduce_op.h"
 #include "lockstep/runtime/view.h"
 
 namespace lockstep {
@@ -13,8 +14,6 @@ struct Elementwise {
   double attributes[2] = {0, 0};
 };
 
-enum class ReduceOp : uint8_t { sum, mean, max, min };
-
 // Where random numbers come from. A value depends on the seed, the step, the operation and, for
 // each element, the global index of its sample and its place within the sample: not on how a batch
 // was cut over ranks or micro-batches.
@@ -25,44 +24,46 @@ struct RandomKey {
   uint32_t first_sample = 0;  // global index of row 0 of dimension 0
 };
 
+// Of a convolution or a pooling window, one entry for each of `spatial` dimensions. What lies past
+// the end on the far side is padding too: the output's size says how far the window goes.
+struct WindowOptions {
+  static constexpr int kMost = 3;
+  int spatial = 2;
+  int64_t kernel[kMost] = {1, 1, 1};  // a convolution's is its weight's
+  int64_t stride[kMost] = {1, 1, 1};
+  int64_t padding[kMost] = {0, 0, 0};  // before the first element
+  int64_t dilation[kMost] = {1, 1, 1};
+  int64_t groups = 1;
+};
+
+// A sparse matrix in compressed rows: y_i = sum over starts[i] <= t < starts[i + 1] of
+// weights[t] * x[columns[t]]. i64, i64 and f64, contiguous, on the device.
+struct SparseRows {
+  View starts;
+  View columns;
+  View weights;
+};
+
 // Softmax attention over [batch, heads, query, feature] windows; the feature stride is 1.
 struct AttentionOptions {
-  bool causal = true;  // query i sees keys 0 … i + (keys - queries)
+  bool causal = true;  // query i sees keys 0 … i
   double scale = 1.0;
+  // Floating, [batch, heads, query, key], any strides: added to the scaled scores; no data: none.
+  // -inf hides a key. A query that sees no key gets zeros.
+  View bias = {};
 };
 
-// One run of parameters for an optimizer's update: `elements` consecutive values of each array, all
-// of one floating dtype. m and v are absent where the optimizer has none.
+// A run of an optimizer's update: `elements` consecutive values of each array, all of one floating
+// dtype (16-bit ones are computed in f32).
 struct UpdateRun {
+  static constexpr int kStates = 3;
+  static constexpr int kConstants = 9;
   void* parameter = nullptr;
   const void* gradient = nullptr;
-  void* first_moment = nullptr;  // SGD: the momentum buffer
-  void* second_moment = nullptr;
+  void* state[kStates] = {};  // as many as the functor has
   int64_t elements = 0;
   DType dtype = DType::f32;
-  double weight_decay = 0;
-};
-
-// Decoupled weight decay (Loshchilov & Hutter 2019) when `decoupled`, else decay is added to the
-// gradient (Kingma & Ba 2015). Gradients are multiplied by `gradient_scale` on the way in.
-struct AdamOptions {
-  double learning_rate = 1e-3;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double epsilon = 1e-8;
-  int64_t step = 1;  // counts from 1; bias correction
-  double gradient_scale = 1;
-  bool decoupled = true;
-};
-
-// buffer = momentum * buffer + (1 - dampening) * g (the first step: buffer = g), as in PyTorch.
-struct SgdOptions {
-  double learning_rate = 1e-3;
-  double momentum = 0;
-  double dampening = 0;
-  bool nesterov = false;
-  bool first_step = false;
-  double gradient_scale = 1;
+  double constants[kConstants] = {};  // the functor's data members in order
 };
 
 // What one device computes. Pure virtual without exception: a device that lacks a kernel does not
@@ -97,9 +98,57 @@ class Kernels {
   // f32 values are carried in blocks (pairwise), so that the error grows with the log of the size.
   virtual void reduce(ReduceOp op, const View& x, const View& y, double beta) = 0;
 
+  // index: i64, x's rank, size 1 in `dim`: the first of the largest (smallest) elements there, or
+  // the first NaN. x has elements in `dim`.
+  virtual void arg_reduce(bool largest, const View& x, int dim, const View& index) = 0;
+  // The linear recurrence s_i = b_i + a_i s_{i-1} along `dim`, with s_{-1} = 0, or from the far end
+  // (s_{i+1} instead) when `reverse`. a, b and s have one shape and dtype, any strides; a without
+  // data is 1 everywhere. The running value is kept in double (integers: exactly).
+  virtual void recurrence(const View& a, const View& b, int dim, bool reverse, const View& s) = 0;
+  // x [rows, width] and index [rows, k <= width] i64, contiguous: the places of the k first
+  // elements of each row in ascending (descending) order. Equal ones keep their order; NaN counts
+  // as the largest.
+  virtual void sort(const View& x, bool descending, const View& index) = 0;
+
+  // out[.., i, ..] = x[.., index[.., i, ..], ..] along `dim`: index (i64, in range) and out have
+  // one shape, x that shape except in `dim`. Any strides.
+  virtual void gather(const View& x, int dim, const View& index, const View& out) = 0;
+  // out[.., index[.., i, ..], ..] += x[.., i, ..] in the order of i.
+  virtual void scatter_add(const View& x, int dim, const View& index, const View& out) = 0;
+  // The row-major places of what is true in a contiguous bool view, i64, into `positions` as far as
+  // it goes; returns how many there are.
+  virtual int64_t nonzero(const View& mask, const View& positions) = 0;
+
   // c[..., m, n] = a[..., m, k] @ b[..., k, n] + beta * c. Equal leading dimensions (stride 0 where
   // broadcast). Of the last two strides of each one is 1 and the other at least the dimension.
   virtual void matmul(const View& a, const View& b, const View& c, double beta) = 0;
+
+  // Cross-correlation, as deep learning calls convolution: x [batch, in, spatial…],
+  // w [out, in / groups, spatial…], y [batch, out, spatial…]; any strides (images are usually
+  // channels-last). The three are each other's derivatives.
+  virtual void convolution(const View& x, const View& w, const WindowOptions& options,
+                           const View& y) = 0;
+  virtual void convolution_input_gradient(const View& dy, const View& w,
+                                          const WindowOptions& options, const View& dx) = 0;
+  virtual void convolution_weight_gradient(const View& dy, const View& x,
+                                           const WindowOptions& options, const View& dw,
+                                           double beta) = 0;
+  // The largest of each window, NaN above all, and its row-major place among the spatial elements
+  // of x; padding is never chosen. x, y [batch, channels, spatial…], index i64 of y's shape.
+  virtual void max_pool(const View& x, const WindowOptions& options, const View& y,
+                        const View& index) = 0;
+  // y = the sparse matrix applied along `dim` of x. Averages and interpolations are made of it.
+  virtual void resample(const View& x, int dim, const SparseRows& matrix, const View& y) = 0;
+
+  // Of [batch, channels, inner] windows with any strides; what is of a channel is [channels] in f32
+  // (f64 for f64). Mean and biased variance over batch and inner.
+  virtual void channel_moments(const View& x, const View& mean, const View& variance) = 0;
+  // y = x * scale + shift + dy * dy_scale, each of the channel; dy and its scale may have no data.
+  virtual void channel_affine(const View& x, const View& scale, const View& shift, const View& dy,
+                              const View& dy_scale, const View& y) = 0;
+  // The sums of dy and of dy * (x - mean) of each channel.
+  virtual void channel_gradient_sums(const View& dy, const View& x, const View& mean,
+                                     const View& sum, const View& product_sum) = 0;
 
   // Row-wise kernels work on [rows, width], contiguous; statistics are [rows] in f32 (f64 for f64).
   virtual void softmax(const View& x, const View& y, bool log) = 0;
@@ -112,6 +161,12 @@ class Kernels {
                                    const View& mean, const View& inverse_deviation, const View& dx,
                                    const View& dweight, const View& dbias,
                                    const double beta[3]) = 0;
+  // y = x / sqrt(mean(x^2) + epsilon) * weight (Zhang & Sennrich 2019).
+  virtual void rms_norm(const View& x, const View& weight, double epsilon, const View& y,
+                        const View& inverse_rms) = 0;
+  virtual void rms_norm_backward(const View& dy, const View& x, const View& weight,
+                                 const View& inverse_rms, const View& dx, const View& dweight,
+                                 const double beta[2]) = 0;
   // logits [rows, classes], targets [rows] i64; a row whose target is `ignore` has loss 0.
   // loss and log_sum_exp are [rows] in f32 (f64 for f64).
   virtual void cross_entropy(const View& logits, const View& targets, int64_t ignore,
@@ -149,9 +204,9 @@ class Kernels {
   virtual void normal(const View& y, double mean, double deviation, RandomKey key,
                       uint64_t first) = 0;
 
-  // Optimizer updates over many runs at once, in place.
-  virtual void adam(const UpdateRun* runs, int count, const AdamOptions& options) = 0;
-  virtual void sgd(const UpdateRun* runs, int count, const SgdOptions& options) = 0;
+  // An optimizer's update over many runs at once, in place. `op` is its place in math::UpdateOps
+  // (runtime/math/update.h).
+  virtual void update(int op, const UpdateRun* runs, int count) = 0;
   // Sum of squares of a contiguous floating view, in double, in an order that depends on its length
   // alone. Infinity or NaN among the values shows as such in the result.
   virtual double sum_of_squares(const View& x) = 0;

@@ -1,10 +1,13 @@
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <utility>
 
 #include "lockstep/collectives/communicator.h"
 #include "lockstep/collectives/mpi/open.h"
 #include "lockstep/collectives/mpi/worker.h"
 #include "lockstep/collectives/split.h"
+#include "lockstep/runtime/backend.h"
 
 namespace lockstep {
 namespace mpi {
@@ -35,29 +38,67 @@ class MpiCommunicator final : public Communicator {
 
   std::unique_ptr<Communicator> split(int color, int key) override {
     const SplitPlace place = agree_on_split(*this, color, key);
-    auto work = std::make_shared<WorkState>();
-    work->collective = Collective::split;
-    work->sequence = collectives_started();
-    work->rank = rank();
-    work->size = size();
-    work->timeout = timeout();
+    const auto work = unnumbered(Collective::split);
     const auto group = std::make_shared<int>(0);
     worker_->submit_split(group_, color, key, work, group);
     work->wait();
     auto part = std::make_unique<MpiCommunicator>(
         worker_, Place{.group = *group, .rank = place.rank, .size = place.size}, false);
-    part->set_timeout(timeout());
+    part->descend_from(*this, color);
     return part;
+  }
+
+  // A gradient bucket of the world lies where the ranks of a host all reach it, if it can.
+  Array allocate_bucket(int64_t elements, DType dtype) override {
+    const size_t bytes = static_cast<size_t>(elements) * size_of(dtype);
+    if (group_ != 0 || size() == 1) return Communicator::allocate_bucket(elements, dtype);
+    Backend& memory_of_rank = backend_of(device());
+    memory_of_rank.account(static_cast<int64_t>(bytes));
+    const auto allocation = std::make_shared<HostAllocation>();
+    const auto give_back = [allocation, &memory_of_rank, bytes] {
+      memory_of_rank.account(-static_cast<int64_t>(bytes));
+    };
+    const auto work = unnumbered(Collective::barrier);
+    worker_->submit_allocation(bytes, work, allocation);
+    work->wait();
+    if (!allocation->memory) {
+      give_back();
+      report_refusal(bytes, allocation->reason);
+      return Communicator::allocate_bucket(elements, dtype);
+    }
+    const HostMemory& memory = *allocation->memory;
+    const Ref<Storage> storage = Storage::adopt(device(), memory.own(), memory.bytes(), give_back);
+    return Array(storage, dtype, {elements}, {1}, 0);
   }
 
   void abort(std::string_view reason) override { worker_->abort(reason); }
 
  private:
+  // A call of the transport's own: all ranks make it, but it is none of the user's collectives.
+  std::shared_ptr<WorkState> unnumbered(Collective collective) const {
+    auto work = std::make_shared<WorkState>();
+    work->collective = collective;
+    work->sequence = collectives_started();
+    work->communicator = name();
+    work->rank = rank();
+    work->size = size();
+    work->timeout = timeout();
+    return work;
+  }
+
+  void report_refusal(size_t bytes, const std::string& reason) {
+    if (reason.empty() || rank() != 0 || std::exchange(refusal_reported_, true)) return;
+    std::fprintf(stderr,
+                 "lockstep: %.1f MiB of gradients are reduced through MPI, not shared memory: %s\n",
+                 static_cast<double>(bytes) / (1 << 20), reason.c_str());
+  }
+
   void start(const std::shared_ptr<WorkState>& work) override { worker_->submit(group_, work); }
 
   std::shared_ptr<Worker> worker_;
   int group_;
   bool owns_worker_;
+  bool refusal_reported_ = false;
   int exceptions_ = std::uncaught_exceptions();
 };
 

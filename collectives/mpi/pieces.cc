@@ -12,12 +12,12 @@ namespace {
 
 constexpr int64_t kPieceBytes = 1 << 20;
 
-Operation operation_of(Reduction reduction) {
+Operation operation_of(ReduceOp reduction) {
   switch (reduction) {
-    case Reduction::sum:
-    case Reduction::mean: return Operation::sum;
-    case Reduction::max: return Operation::max;
-    case Reduction::min: return Operation::min;
+    case ReduceOp::sum:
+    case ReduceOp::mean: return Operation::sum;
+    case ReduceOp::max: return Operation::max;
+    case ReduceOp::min: return Operation::min;
   }
   __builtin_unreachable();
 }
@@ -41,12 +41,12 @@ struct Call {
 };
 
 // A hash (FNV-1a) of what ranks must agree on. Not negative.
-int64_t fingerprint(const WorkState& work) {
+int64_t fingerprint(const WorkState& work, int64_t place) {
   uint64_t hash = 14695981039346656037u;
   for (const uint64_t part :
        {static_cast<uint64_t>(work.collective), static_cast<uint64_t>(work.reduction),
         static_cast<uint64_t>(work.dtype), static_cast<uint64_t>(work.root + 1),
-        static_cast<uint64_t>(work.elements), work.sequence}) {
+        static_cast<uint64_t>(work.elements), work.sequence, static_cast<uint64_t>(place)}) {
     for (int shift = 0; shift < 64; shift += 8) {
       hash = (hash ^ ((part >> shift) & 0xff)) * 1099511628211u;
     }
@@ -64,9 +64,25 @@ void Pieces::check(int code) {
 }
 
 void Pieces::run(int group, const WorkState& work, const std::function<bool()>& advanced) {
-  agree(group, work);
+  const int64_t place = group == 0 && host_ != nullptr ? host_->place_of(work) : -1;
+  agree(group, work, place);
+  const auto reduce = [&](int among, Values values, ReduceOp reduction) {
+    all_reduce(among, values, reduction, work.size, advanced);
+  };
+  if (place >= 0) {
+    host_->all_reduce(
+        work,
+        [&](int between, void* data, int64_t elements) {
+          reduce(between, {static_cast<char*>(data), elements, work.dtype}, ReduceOp::sum);
+        },
+        advanced);
+    return;
+  }
   switch (work.collective) {
-    case Collective::all_reduce: return all_reduce(group, work, advanced);
+    case Collective::all_reduce: {
+      char* data = static_cast<char*>(work.output.data());
+      return reduce(group, {data, work.elements, work.dtype}, work.reduction);
+    }
     case Collective::reduce_scatter: return reduce_scatter(group, work, advanced);
     case Collective::all_gather: return all_gather(group, work, advanced);
     case Collective::broadcast: return broadcast(group, work, advanced);
@@ -75,15 +91,15 @@ void Pieces::run(int group, const WorkState& work, const std::function<bool()>& 
   }
 }
 
-void Pieces::agree(int group, const WorkState& work) {
-  Call mine{.fingerprint = fingerprint(work)};
+void Pieces::agree(int group, const WorkState& work, int64_t place) {
+  Call mine{.fingerprint = fingerprint(work, place)};
   // Equal where the largest is also the smallest.
   int64_t extremes[2] = {mine.fingerprint, -mine.fingerprint};
   check(library_.all_reduce(group, extremes, 2, DType::i64, Operation::max));
   if (extremes[0] == -extremes[1]) return;
 
-  const std::string text =
-      concat({work.signature(), " as #", work.sequence, " \"", work.what, "\""});
+  const std::string text = concat({work.signature(), " as #", work.sequence, " \"", work.what, "\"",
+                                   place >= 0 ? " in shared memory" : ""});
   text.copy(mine.text, sizeof(mine.text) - 1);
   std::vector<Call> all(static_cast<size_t>(work.size));
   check(library_.all_gather(group, &mine, all.data(), sizeof(Call), sizeof(Call)));
@@ -94,24 +110,23 @@ void Pieces::agree(int group, const WorkState& work) {
         static_cast<long>(other - all.begin()), " ", other->text});
 }
 
-void Pieces::all_reduce(int group, const WorkState& work, const std::function<bool()>& advanced) {
-  const int64_t width = static_cast<int64_t>(size_of(work.dtype));
-  const DType wire = wire_type(work.dtype);
+void Pieces::all_reduce(int group, Values values, ReduceOp reduction, int size,
+                        const std::function<bool()>& advanced) {
+  const int64_t width = static_cast<int64_t>(size_of(values.dtype));
+  const DType wire = wire_type(values.dtype);
   const int64_t largest = kPieceBytes / static_cast<int64_t>(size_of(wire));
-  const bool half = is_half(work.dtype);
-  if (half) widened_.resize(static_cast<size_t>(std::min(largest, work.elements)));
-  char* values = static_cast<char*>(work.output.data());
-  for_pieces(work.elements, largest, [&](int64_t start, int64_t count) {
-    void* here = values + start * width;
+  const bool half = is_half(values.dtype);
+  if (half) widened_.resize(static_cast<size_t>(std::min(largest, values.elements)));
+  for_pieces(values.elements, largest, [&](int64_t start, int64_t count) {
+    void* here = values.data + start * width;
     void* sent = here;
     if (half) {
-      widen(work.dtype, here, widened_.data(), count);
+      widen(values.dtype, here, widened_.data(), count);
       sent = widened_.data();
     }
-    check(library_.all_reduce(group, sent, static_cast<int>(count), wire,
-                              operation_of(work.reduction)));
-    if (work.reduction == Reduction::mean) scale(wire, sent, count, 1.0 / work.size);
-    if (half) narrow(work.dtype, widened_.data(), here, count);
+    check(library_.all_reduce(group, sent, static_cast<int>(count), wire, operation_of(reduction)));
+    if (reduction == ReduceOp::mean) scale(wire, sent, count, 1.0 / size);
+    if (half) narrow(values.dtype, widened_.data(), here, count);
     return advanced();
   });
 }
@@ -143,7 +158,7 @@ void Pieces::reduce_scatter(int group, const WorkState& work,
     void* received = half ? static_cast<void*>(widened_.data()) : here;
     check(library_.reduce_scatter(group, packed_.data(), received, static_cast<int>(count), wire,
                                   operation_of(work.reduction)));
-    if (work.reduction == Reduction::mean) scale(wire, received, count, 1.0 / work.size);
+    if (work.reduction == ReduceOp::mean) scale(wire, received, count, 1.0 / work.size);
     if (half) narrow(work.dtype, widened_.data(), here, count);
     return advanced();
   });

@@ -3,6 +3,7 @@
 #include <functional>
 #include <vector>
 
+#include "lockstep/collectives/mpi/host_reduce.h"
 #include "lockstep/collectives/mpi/library.h"
 #include "lockstep/collectives/work_state.h"
 
@@ -20,16 +21,28 @@ class Pieces {
   // false. Throws Error when ranks differ (naming two of them) or MPI reports one.
   void run(int group, const WorkState& work, const std::function<bool()>& advanced);
 
+  // Work on world arrays in shared memory goes through it. Null: none.
+  void set_host(HostReduce* host) { host_ = host; }
+
   void check(int code);
 
  private:
-  void agree(int group, const WorkState& work);
-  void all_reduce(int group, const WorkState& work, const std::function<bool()>& advanced);
+  // Values of one collective, or a part of them.
+  struct Values {
+    char* data;
+    int64_t elements;
+    DType dtype;
+  };
+
+  void agree(int group, const WorkState& work, int64_t place);
+  void all_reduce(int group, Values values, ReduceOp reduction, int size,
+                  const std::function<bool()>& advanced);
   void reduce_scatter(int group, const WorkState& work, const std::function<bool()>& advanced);
   void all_gather(int group, const WorkState& work, const std::function<bool()>& advanced);
   void broadcast(int group, const WorkState& work, const std::function<bool()>& advanced);
 
   Library& library_;
+  HostReduce* host_ = nullptr;
   std::vector<std::byte> packed_;  // pieces that cannot go from where they lie
   std::vector<float> widened_;     // 16-bit floats
 };

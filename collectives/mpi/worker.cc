@@ -93,6 +93,17 @@ void Worker::submit_split(int group, int color, int key, const std::shared_ptr<W
   });
 }
 
+void Worker::submit_allocation(size_t bytes, const std::shared_ptr<WorkState>& work,
+                               const std::shared_ptr<HostAllocation>& allocation) {
+  push(work, [this, bytes, allocation] {
+    if (!host_) {
+      host_ = std::make_unique<HostReduce>(library_, 0, rank_, size_);
+      pieces_.set_host(host_.get());
+    }
+    allocation->memory = host_->allocate(bytes, &allocation->reason);
+  });
+}
+
 void Worker::push(std::shared_ptr<WorkState> work, std::function<void()> call) {
   work->transport = shared_from_this();
   const std::lock_guard lock(mutex_);
@@ -122,12 +133,13 @@ Transport::Clock::time_point Worker::last_progress() const {
   return Clock::time_point(Clock::duration(progress_.load(std::memory_order_relaxed)));
 }
 
-void Worker::give_up(WorkState& work) {
+void Worker::give_up(WorkState& work, std::string_view reason) {
   const std::lock_guard lock(mutex_);
   if (work.done() || Clock::now() < last_progress() + work.timeout) return;
   const WorkState& blocked = current_ == nullptr ? work : *current_;
   fail_all(concat({"no progress for ", work.timeout.count(), " ms in ", name_of(blocked.collective),
-                   " #", blocked.sequence, "; a rank is late or gone, or made another call"}));
+                   " #", blocked.sequence, "; ",
+                   reason.empty() ? "a rank is late or gone, or made another call" : reason}));
 }
 
 void Worker::close(std::chrono::milliseconds timeout) {

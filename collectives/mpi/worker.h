@@ -11,11 +11,17 @@
 #include <string>
 #include <thread>
 
+#include "lockstep/collectives/mpi/host_reduce.h"
 #include "lockstep/collectives/mpi/library.h"
 #include "lockstep/collectives/mpi/pieces.h"
 #include "lockstep/collectives/work_state.h"
 
 namespace lockstep::mpi {
+
+struct HostAllocation {
+  std::shared_ptr<HostMemory> memory;  // null: none; `reason` as HostReduce gives it
+  std::string reason;
+};
 
 // The thread that makes every MPI call of the process, from Init to Finalize, in the order of
 // submission. MPI makes no progress of its own, and a call that its peers do not answer cannot be
@@ -36,6 +42,10 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
   void submit_split(int group, int color, int key, const std::shared_ptr<WorkState>& work,
                     const std::shared_ptr<int>& part);
 
+  // Memory of the world's ranks that they reduce through directly, where they can share any.
+  void submit_allocation(size_t bytes, const std::shared_ptr<WorkState>& work,
+                         const std::shared_ptr<HostAllocation>& allocation);
+
   // Fails everything started and to come on this rank. Never blocks on MPI.
   void abort(std::string_view reason);
 
@@ -44,7 +54,7 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
   void close(std::chrono::milliseconds timeout);
 
   Clock::time_point last_progress() const override;
-  void give_up(WorkState& work) override;
+  void give_up(WorkState& work, std::string_view reason) override;
 
  private:
   struct Task {
@@ -62,7 +72,10 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
   void fail_all(std::string_view reason);
 
   Library& library_;
-  Pieces pieces_;  // the thread's own
+  // The thread's own.
+  Pieces pieces_;
+  std::unique_ptr<HostReduce> host_;  // from the first allocation on
+
   int rank_ = 0;
   int size_ = 1;
   std::thread thread_;

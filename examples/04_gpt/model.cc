@@ -58,8 +58,8 @@ void Block::visit(nn::Visitor& v) {
 
 Model::Model(const Config& config)
     : config(config),
-      wte(config.vocabulary, config.width, Initializer::normal(kDeviation)),
-      wpe(config.context, config.width, Initializer::normal(kDeviation)),
+      wte(config.vocabulary, config.width, {.weight_initializer = Initializer::normal(kDeviation)}),
+      wpe(config.context, config.width, {.weight_initializer = Initializer::normal(kDeviation)}),
       ln_f(config.width) {
   for (int64_t i = 0; i < config.layers; ++i) h.emplace_back(config);
 }

@@ -84,7 +84,9 @@ void Task::load_from(const TokenWindows& windows, int64_t first, int64_t count) 
   targets_ = Array::from(targets, shape);
 }
 
-Tensor Task::loss() { return cross_entropy((*model_)(inputs_), targets_); }
+Tensor Task::loss() {
+  return cross_entropy(flatten((*model_)(inputs_), 0, 1), flatten(targets_));  // a row a token
+}
 
 Task::Identity Task::identity() const {
   using Json = nlohmann::ordered_json;

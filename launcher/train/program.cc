@@ -8,6 +8,7 @@
 
 #include "lockstep/launcher/flags/flags.h"
 #include "lockstep/launcher/train/agreement.h"
+#include "lockstep/launcher/train/job_watch.h"
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/parallel.h"
 
@@ -37,7 +38,7 @@ void apply_machine_options(const TrainOptions& options, const World& world) {
 }
 
 // Where `mpirun` ends a job at its first non-zero exit, ranks leave together.
-int run_body(const Program& program, Session session) {
+int run_body(const Program& program, Session session, JobWatch& watch) {
   int code = 1;
   try {
     code = program.body(session);
@@ -45,17 +46,20 @@ int run_body(const Program& program, Session session) {
     if (session.world.rank == 0) report(program.name, failure.what());
     code = failure.exit_code();
   } catch (const std::exception& failure) {
+    watch.fail(failure.what());
     report(program.name, concat({"rank ", session.world.rank, ": ", failure.what()}));
     end_job(1);
   }
-  if (code != 0 && session.world.size > 1) {
-    try {
-      session.communicator.barrier({.what = "exit"}).wait();
-    } catch (const std::exception&) {
-      // The others are gone already: the reason has been told.
-    }
-    end_job(code);
+  try {
+    // The store ends with its host: only when nobody watches any more.
+    session.communicator.barrier({.what = "exit"}).wait();
+    watch.leave();
+    session.communicator.barrier({.what = "exit"}).wait();
+  } catch (const std::exception&) {
+    // The others are gone already: the reason has been told.
+    if (code == 0) code = 1;
   }
+  if (code != 0 && session.world.size > 1) end_job(code);
   return code;
 }
 
@@ -71,7 +75,14 @@ int Program::run(int argc, char** argv) {
     apply_machine_options(options, world);
     const std::unique_ptr<Communicator> communicator = make_communicator(world);
     communicator->set_timeout(options.timeout);
-    return run_body(*this, {world, *communicator, options});
+    JobWatch watch(*communicator, world,
+                   {.timeout = options.timeout,
+                    .flight_directory = options.run_dir,
+                    .end_process = [&](const std::string& reason) {
+                      report(name, concat({"rank ", world.rank, ": ", reason}));
+                      end_job(1);
+                    }});
+    return run_body(*this, {world, *communicator, options, watch.watch()}, watch);
   } catch (const UsageError& usage) {
     report(name, usage.what());
     return 2;

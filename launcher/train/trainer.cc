@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lockstep/launcher/train/agreement.h"
+#include "lockstep/nn/optim.h"
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/files/file_system.h"
 #include "lockstep/runtime/version.h"
@@ -46,6 +47,7 @@ Trainer::Trainer(Session session, Task& task)
       directory_(files::posix_file_system(), options_.run_dir, communicator_.rank()),
       checkpointer_(files::posix_file_system(), communicator_, directory_.checkpoints(),
                     options_.keep) {
+  const Watch::Phase phase = session_.long_phase("start");
   const Task::Identity identity = task_.identity();
   require_same(communicator_, "flags",
                options_.to_json() + identity.model + identity.data + identity.other);
@@ -122,61 +124,19 @@ void Trainer::make_optimizer() {
   for (const nn::NamedParameter& named : ddp_->parameters()) {
     if (!named.parameter.frozen()) parameters.push_back(named.parameter);
   }
-  auto groups = optim::decay_matrices_only(parameters, options_.weight_decay);
+  const auto groups = optim::decay_matrices_only(parameters, options_.weight_decay);
   if (options_.optimizer == "sgd") {
     optimizer_ = std::make_unique<optim::SGD>(
-        std::move(groups), optim::SGD::Options{.learning_rate = options_.learning_rate,
-                                               .momentum = options_.momentum});
+        groups, optim::SGD::Options{.learning_rate = options_.learning_rate,
+                                    .momentum = options_.momentum});
   } else {
-    optimizer_ = std::make_unique<optim::AdamW>(
-        std::move(groups), optim::AdamW::Options{.learning_rate = options_.learning_rate,
-                                                 .beta1 = options_.beta1,
-                                                 .beta2 = options_.beta2,
-                                                 .epsilon = options_.epsilon,
-                                                 .decoupled = options_.optimizer == "adamw"});
+    optimizer_ = std::make_unique<optim::Adam>(
+        groups, optim::Adam::Options{.learning_rate = options_.learning_rate,
+                                     .beta1 = options_.beta1,
+                                     .beta2 = options_.beta2,
+                                     .epsilon = options_.epsilon,
+                                     .decoupled_weight_decay = options_.optimizer == "adamw"});
   }
-}
-
-void Trainer::load_or_initialize() {
-  resumed_from_ = checkpointer_.find(options_.resume);
-  if (resumed_from_) {
-    const auto check = [&](const std::string& attributes) {
-      check_same_run(attributes, *resumed_from_);
-    };
-    const Checkpointer::Loaded loaded = checkpointer_.load(*resumed_from_, state(), check);
-    optimizer_->set_steps(nlohmann::json::parse(loaded.attributes).at("optimizer_steps"));
-    step_ = saved_step_ = loaded.step;
-    return;
-  }
-  agree(communicator_, "initial weights", [&] {
-    if (task_.initialize() || steps_ > 0) return;
-    fail_usage(
-        {"no weights to use: give --resume, or a --run-dir with a checkpoint, or steps to "
-         "train"});
-  });
-}
-
-// A run that goes on must mean the same: its samples are those that are left, its tensors those of
-// the same function. To use a model without training only that must be the same.
-void Trainer::check_same_run(const std::string& attributes,
-                             const std::filesystem::path& checkpoint) {
-  const auto before = nlohmann::json::parse(attributes);
-  const auto now = nlohmann::json::parse(this->attributes());
-  const auto compare = [&](const char* part) {
-    for (const auto& [key, value] : now.at(part).items()) {
-      const auto saved =
-          before.contains(part) ? before.at(part).value(key, nlohmann::json()) : nlohmann::json();
-      if (saved == value) continue;
-      std::string flag = "--" + key;
-      std::replace(flag.begin(), flag.end(), '_', '-');
-      fail_usage({"checkpoint ", checkpoint.string(), " was written with ", flag, " ", saved.dump(),
-                  ", this run has ", value.dump()});
-    }
-  };
-  compare("model");
-  if (steps_ == 0) return;
-  compare("data");
-  compare("trainer");
 }
 
 Outcome Trainer::run() {
@@ -219,8 +179,7 @@ Outcome Trainer::train() {
   return Outcome::finished;
 }
 
-template <class F>
-void Trainer::write_metrics(const F& write) {
+void Trainer::write_metrics(const std::function<void()>& write) {
   if (!metrics_) return;
   try {
     write();
@@ -238,11 +197,13 @@ void Trainer::micro_batch(int64_t index, nn::StepReport& mine, StepTimes& times)
                       .first_sample = static_cast<uint32_t>(position % plan_->global_batch())};
   {
     const Timer timer(times.data);
+    const Watch::Phase phase = session_.long_phase("data");
     task_.load(position, count);
   }
   Tensor loss;
   {
     const Timer timer(times.forward);
+    const Watch::Phase phase = session_.phase("forward");
     loss = task_.loss();
     mine.loss_sum += loss.item() * static_cast<double>(count);
   }
@@ -251,6 +212,7 @@ void Trainer::micro_batch(int64_t index, nn::StepReport& mine, StepTimes& times)
   // The mean over the ranks of these gradients is that of the mean loss over the global batch.
   const double weight = 1 / static_cast<double>(plan_->accumulation());
   const Timer timer(times.backward);
+  const Watch::Phase phase = session_.phase("backward");
   loss.backward(Tensor(Array::full(loss.shape(), weight, loss.dtype(), loss.device())));
 }
 
@@ -279,6 +241,7 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   mine.stop_requested = signals_->requested() ? 1 : 0;
   const auto save_every = options_.checkpoint_every_time();
   mine.checkpoint_due = save_every.count() > 0 && Clock::now() - last_save_ >= save_every ? 1 : 0;
+  const Watch::Phase phase = session_.phase("reduction");
   const nn::StepReport total = ddp_->finish(mine);
   times.exposed_communication =
       std::chrono::duration<double>(ddp_->exposed_communication()).count();
@@ -287,6 +250,7 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
 }
 
 nn::StepReport Trainer::one_step() {
+  if (session_.watch != nullptr) session_.watch->set_step(step_ + 1);
   const Clock::time_point start = Clock::now();
   StepTimes times;
   times.checkpoint = std::exchange(checkpoint_seconds_, 0);
@@ -295,6 +259,7 @@ nn::StepReport Trainer::one_step() {
   double norm = 0;
   {
     const Timer timer(times.optimizer);
+    const Watch::Phase phase = session_.phase("optimizer");
     norm = optim::gradient_norm(optimizer_->parameters());
     if (std::isfinite(norm)) optimizer_->step(optim::clip_factor(norm, options_.gradient_clip));
   }
@@ -325,6 +290,7 @@ void Trainer::report_step(const nn::StepReport& total, double norm, double secon
 }
 
 void Trainer::validate() {
+  const Watch::Phase phase = session_.long_phase("validation");
   const int64_t samples = task_.validation_samples();
   const int ranks = communicator_.size(), rank = communicator_.rank();
   const int64_t first = samples * rank / ranks, end = samples * (rank + 1) / ranks;
@@ -341,55 +307,10 @@ void Trainer::validate() {
     task_.module().train(true);
     sums.data<double>()[1] = static_cast<double>(end - first);
   });
-  communicator_.all_reduce(sums, Reduction::sum, {.what = "validation"}).wait();
+  communicator_.all_reduce(sums, ReduceOp::sum, {.what = "validation"}).wait();
   const double loss = sums.data<double>()[0] / sums.data<double>()[1];
   write_metrics([&] { metrics_->event("validation", {{"step", step_}, {"loss", loss}}); });
   progress_->note(concat({"step ", step_, ": validation loss ", loss}));
-}
-
-std::vector<NamedArray> Trainer::state() {
-  std::vector<NamedArray> result;
-  std::map<const void*, std::string> names;
-  for (const nn::NamedParameter& named : ddp_->parameters()) {
-    names[named.parameter.identity()] = named.name;
-    result.push_back({"model/" + named.name, named.parameter.tensor().value()});
-  }
-  for (const nn::NamedBuffer& named : task_.module().named_buffers()) {
-    result.push_back({"model/" + named.name, named.buffer.array()});
-  }
-  for (const optim::Optimizer::State& entry : optimizer_->state()) {
-    const std::string& name = names.at(optimizer_->parameters()[entry.parameter].identity());
-    result.push_back({std::string("optimizer/") + entry.name + "/" + name, entry.values});
-  }
-  return result;
-}
-
-std::string Trainer::attributes() const {
-  using Json = nlohmann::ordered_json;
-  const Task::Identity identity = task_.identity();
-  return Json{{"version", version()},
-              {"model", Json::parse(identity.model)},
-              {"data", Json::parse(identity.data)},
-              {"trainer",
-               {{"global_batch", options_.global_batch},
-                {"seed", options_.seed},
-                {"optimizer", options_.optimizer}}},
-              {"optimizer_steps", optimizer_->steps()},
-              {"next_sample", step_ * options_.global_batch},
-              {"steps", steps_}}
-      .dump();
-}
-
-void Trainer::save() {
-  if (!directory_.exists() || saved_step_ == step_) return;
-  const Clock::time_point start = Clock::now();
-  checkpointer_.save(step_, state(), attributes());
-  saved_step_ = step_;
-  last_save_ = Clock::now();
-  checkpoint_seconds_ = seconds_since(start);
-  write_metrics([&] {
-    metrics_->event("checkpoint", {{"step", step_}, {"seconds", checkpoint_seconds_}});
-  });
 }
 
 }  // namespace lockstep::train

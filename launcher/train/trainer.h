@@ -1,12 +1,15 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "lockstep/collectives/watch/watch.h"
 #include "lockstep/collectives/world.h"
 #include "lockstep/launcher/data/sampler.h"
 #include "lockstep/launcher/train/checkpointing.h"
@@ -63,6 +66,15 @@ struct Session {
   const World& world;
   Communicator& communicator;
   const TrainOptions& options;
+  Watch* watch = nullptr;  // none in a world of one
+
+  // What this rank does while the result lives. A phase that may take long is not late before the
+  // end of its allowance.
+  Watch::Phase phase(std::string_view name) const { return Watch::Phase(watch, name); }
+  Watch::Phase long_phase(std::string_view name) const {
+    return Watch::Phase(watch, name, std::max(10 * options.timeout, kLongPhase));
+  }
+  static constexpr std::chrono::milliseconds kLongPhase = std::chrono::minutes(10);
 };
 
 enum class Outcome { finished, finished_before, stopped };
@@ -96,8 +108,7 @@ class Trainer {
   void validate();
   void save();
   // Metrics are written by rank 0 alone: what goes wrong there rides in the next step's report.
-  template <class F>
-  void write_metrics(const F& write);
+  void write_metrics(const std::function<void()>& write);
   std::vector<NamedArray> state();
   std::string attributes() const;
 

@@ -1,95 +1,36 @@
 #include "lockstep/nn/optim/optimizer.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <unordered_set>
+#include <utility>
 
+#include "lockstep/nn/optim/runs.h"
 #include "lockstep/runtime/error.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::optim {
-namespace {
-
-// Flat memory has its tensors on such boundaries. What lies between them is padding, zero in every
-// array and left zero by every update.
-constexpr int64_t kAlignmentBytes = 64;
-
-template <class T>
-T* shifted(T* base, int64_t elements, DType dtype) {
-  return base == nullptr ? nullptr
-                         : reinterpret_cast<T*>(reinterpret_cast<intptr_t>(base) +
-                                                elements * static_cast<int64_t>(size_of(dtype)));
-}
-
-int64_t distance(const void* from, const void* to, DType dtype) {
-  const intptr_t bytes = reinterpret_cast<intptr_t>(to) - reinterpret_cast<intptr_t>(from);
-  const intptr_t size = static_cast<intptr_t>(size_of(dtype));
-  return bytes % size == 0 ? bytes / size : -1;
-}
-
-// A run and the memory it lies in.
-struct Candidate {
-  UpdateRun run;
-  const Storage* storage;
-};
-
-// Whether one update may go from the end of `a` through to the end of `b`, which follows with
-// nothing or padding between. (A wider gap may hold a parameter that is not to be touched.)
-bool joins(const Candidate& left, const Candidate& right) {
-  const UpdateRun &a = left.run, &b = right.run;
-  if (a.elements == 0 || b.elements == 0 || left.storage != right.storage) return false;
-  if (a.dtype != b.dtype || a.weight_decay != b.weight_decay) return false;
-  const int64_t boundary = kAlignmentBytes / static_cast<int64_t>(size_of(a.dtype));
-  const int64_t gap = distance(a.parameter, b.parameter, b.dtype);
-  if (gap != a.elements && gap != (a.elements + boundary - 1) / boundary * boundary) return false;
-  return shifted(a.gradient, gap, b.dtype) == b.gradient &&
-         shifted(a.first_moment, gap, b.dtype) == b.first_moment &&
-         shifted(a.second_moment, gap, b.dtype) == b.second_moment;
-}
-
-// The runs of parameters that are neighbours in memory; those without elements are left out.
-std::vector<UpdateRun> joined_runs(std::vector<Candidate> candidates) {
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-    return a.run.parameter < b.run.parameter;
-  });
-  std::vector<Candidate> joined;
-  for (const Candidate& next : candidates) {
-    if (!joined.empty() && joins(joined.back(), next)) {
-      UpdateRun& run = joined.back().run;
-      run.elements = distance(run.parameter, next.run.parameter, run.dtype) + next.run.elements;
-    } else {
-      joined.push_back(next);
-    }
-  }
-  std::vector<UpdateRun> runs;
-  for (const Candidate& candidate : joined) {
-    if (candidate.run.elements > 0) runs.push_back(candidate.run);
-  }
-  return runs;
-}
-
-}  // namespace
 
 std::vector<ParameterGroup> decay_matrices_only(const std::vector<nn::Parameter>& parameters,
                                                 double weight_decay) {
-  std::vector<ParameterGroup> groups{{{}, weight_decay}, {{}, 0}};
+  std::vector<ParameterGroup> groups{{.parameters = {}, .weight_decay = weight_decay},
+                                     {.parameters = {}, .weight_decay = 0}};
   for (const nn::Parameter& parameter : parameters) {
     groups[parameter.shape().rank() >= 2 ? 0 : 1].parameters.push_back(parameter);
   }
   return groups;
 }
 
-Optimizer::Optimizer(std::vector<ParameterGroup> groups, double learning_rate,
-                     std::vector<const char*> state_names)
-    : learning_rate_(learning_rate), state_names_(std::move(state_names)) {
+Optimizer::Optimizer(const std::vector<std::vector<nn::Parameter>>& groups)
+    : groups_(static_cast<int>(groups.size())) {
   std::unordered_set<const void*> seen;
-  for (const ParameterGroup& group : groups) {
-    for (const nn::Parameter& parameter : group.parameters) {
+  for (int group = 0; group < groups_; ++group) {
+    for (const nn::Parameter& parameter : groups[static_cast<size_t>(group)]) {
+      LOCKSTEP_CHECK(parameter, "an optimizer is given an empty parameter");
       LOCKSTEP_CHECK(seen.insert(parameter.identity()).second, "a parameter of shape ",
                      parameter.shape(), " is given to the optimizer twice");
       parameters_.push_back(parameter);
-      weight_decay_.push_back(group.weight_decay);
+      group_of_.push_back(group);
     }
   }
 }
@@ -100,134 +41,170 @@ void Optimizer::zero_grad() {
   }
 }
 
-// State mirrors the memory of the values, so that what is one run there is one run here.
+void Optimizer::set_learning_rate(double rate) {
+  for (int group = 0; group < groups_; ++group) set_learning_rate(group, rate);
+}
+
+double& Optimizer::scalar_of(const Item& item, int kind) {
+  return scalars_[static_cast<size_t>(kind)].data<double>()[item.parameter];
+}
+
+void Optimizer::Item::check_state(int states) const {
+  for (int i = 0; i < states; ++i) {
+    LOCKSTEP_CHECK(run.elements == 0 || run.state[i] != nullptr,
+                   "an option that needs more state (momentum, amsgrad, centered) was turned on "
+                   "after the first step");
+  }
+}
+
 void Optimizer::make_state() {
-  if (!moments_.empty() || state_names_.empty()) return;
-  moments_.resize(parameters_.size());
-  for (size_t kind = 0; kind < state_names_.size(); ++kind) {
-    std::map<const Storage*, Array> mirrors;
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-      const Array& value = parameters_[i].tensor().value();
-      Array& mirror = mirrors[value.storage().get()];
-      if (!mirror) {
-        const int64_t elements =
-            static_cast<int64_t>(value.storage()->bytes() / size_of(value.dtype()));
-        mirror = Array::zeros({elements}, value.dtype(), value.device());
-      }
-      moments_[i].arrays[kind] =
-          Array(mirror.storage(), value.dtype(), value.shape(), value.strides(), value.offset());
-    }
+  if (!scalars_.empty()) return;
+  for (int group = 0; group < groups_; ++group) kinds_.push_back(state_kinds(group));
+  arrays_.resize(parameters_.size());
+  for (int kind = 0; kind < UpdateRun::kStates; ++kind) make_arrays(kind);
+  scalar_kinds_ = scalar_kinds();
+  scalar_kinds_.insert(scalar_kinds_.begin(), ScalarKind{"step"});
+  for (const ScalarKind& kind : scalar_kinds_) {
+    scalars_.push_back(Array::full({static_cast<int64_t>(parameters_.size())}, kind.initial,
+                                   DType::f64, Device()));
   }
 }
 
-// A parameter that is not to be updated has no elements: it parts the runs beside it.
-void Optimizer::collect_runs() {
-  std::vector<Candidate> candidates;
+// State mirrors the memory of the values, so that what is one run there is one run here.
+void Optimizer::make_arrays(int kind) {
+  std::map<const Storage*, Array> mirrors;
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    const nn::Parameter& parameter = parameters_[i];
-    const Array& value = parameter.tensor().value();
-    UpdateRun run{
-        .parameter = value.data(), .dtype = value.dtype(), .weight_decay = weight_decay_[i]};
-    if (!parameter.frozen() && parameter.leaf().has_gradient()) {
-      const Array& gradient = parameter.leaf().gradient();
-      LOCKSTEP_CHECK(gradient.contiguous(), "a gradient of shape ", gradient.shape(),
-                     " is not contiguous");
-      run.gradient = gradient.data();
-      run.elements = value.elements();
+    const std::vector<StateKind>& kinds = kinds_[static_cast<size_t>(group_of_[i])];
+    if (kind >= static_cast<int>(kinds.size())) continue;
+    const Array& value = parameters_[i].tensor().value();
+    Array& mirror = mirrors[value.storage().get()];
+    if (!mirror) {
+      const size_t elements = value.storage()->bytes() / size_of(value.dtype());
+      mirror = Array::zeros({static_cast<int64_t>(elements)}, value.dtype(), value.device());
     }
-    if (!moments_.empty()) {
-      const auto& arrays = moments_[i].arrays;
-      if (arrays[0]) run.first_moment = arrays[0].data();
-      if (arrays[1]) run.second_moment = arrays[1].data();
-    }
-    candidates.push_back({run, value.storage().get()});
+    Array& array = arrays_[i].of[kind];
+    array = Array(mirror.storage(), value.dtype(), value.shape(), value.strides(), value.offset());
+    const double initial = kinds[static_cast<size_t>(kind)].initial;
+    if (initial != 0) kernels::fill(array, initial);
   }
-  runs_ = joined_runs(std::move(candidates));
 }
 
-void Optimizer::step(double gradient_scale) {
+void Optimizer::check_reduced() const {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     LOCKSTEP_CHECK(!parameters_[i].reduction_pending(),
                    "optimizer step: the gradient of parameter ", i, " of shape ",
                    parameters_[i].shape(),
                    " is not reduced over the ranks; call finish() of the data parallelism first");
   }
-  make_state();
-  collect_runs();
-  ++steps_;
-  if (runs_.empty()) return;
-  const Array& any = parameters_.front().tensor().value();
-  update(kernels::of(any), runs_, steps_, gradient_scale);
-  for (const nn::Parameter& parameter : parameters_) {
-    if (parameter.leaf().has_gradient()) parameter.tensor().value().storage()->bump_version();
+}
+
+void Optimizer::collect_items(double gradient_scale) {
+  items_.clear();
+  gradients_.clear();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const nn::Parameter& parameter = parameters_[i];
+    if (parameter.frozen() || !parameter.leaf().has_gradient()) continue;
+    const Array& value = parameter.tensor().value();
+    const Array& gradient = parameter.leaf().gradient();
+    LOCKSTEP_CHECK(value.contiguous() && gradient.dtype() == value.dtype(),
+                   "optimizer step: parameter ", i, " is ", value.dtype(), " ", value.shape(),
+                   ", its gradient ", gradient.dtype(),
+                   "; expected one dtype, and the parameter contiguous");
+    gradients_.push_back(kernels::contiguous(gradient));
+    Item item{.parameter = static_cast<int>(i),
+              .group = group_of_[i],
+              .step = 0,
+              .gradient_scale = gradient_scale,
+              .run = {.parameter = value.data(),
+                      .gradient = gradients_.back().data(),
+                      .elements = value.elements(),
+                      .dtype = value.dtype()}};
+    for (int kind = 0; kind < UpdateRun::kStates; ++kind) {
+      const Array& array = arrays_[i].of[kind];
+      if (array) item.run.state[kind] = array.data();
+    }
+    items_.push_back(item);
   }
+}
+
+void Optimizer::run_kernels() {
+  std::vector<RunCandidate> candidates;
+  size_t next = 0;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Array& value = parameters_[i].tensor().value();
+    RunCandidate candidate{.run = {.parameter = value.data()}, .storage = value.storage().get()};
+    if (next < items_.size() && items_[next].parameter == static_cast<int>(i)) {
+      candidate.run = items_[next].run;
+      candidate.op = items_[next++].op;
+    }
+    candidates.push_back(candidate);
+  }
+  std::map<int, std::vector<UpdateRun>> by_op;
+  for (const RunCandidate& joined : joined_runs(std::move(candidates))) {
+    by_op[joined.op].push_back(joined.run);
+  }
+  Kernels& device = kernels::of(parameters_.front().tensor().value());
+  for (const auto& [op, runs] : by_op) {
+    device.update(op, runs.data(), static_cast<int>(runs.size()));
+  }
+}
+
+void Optimizer::step(double gradient_scale) {
+  check_reduced();
+  make_state();
+  collect_items(gradient_scale);
+  ++steps_;
+  if (items_.empty()) return;
+  for (Item& item : items_) {
+    item.step = ++scalar_of(item, 0);
+    prepare(item);
+  }
+  run_kernels();
+  finish(items_);
+  gradients_.clear();
+  for (const Item& item : items_) value_of(item).storage()->bump_version();
 }
 
 std::vector<Optimizer::State> Optimizer::state() {
   make_state();
   std::vector<State> result;
-  for (size_t kind = 0; kind < state_names_.size(); ++kind) {
+  for (int kind = 0; kind < UpdateRun::kStates; ++kind) {
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      result.push_back({state_names_[kind], static_cast<int>(i), moments_[i].arrays[kind]});
+      const Array& array = arrays_[i].of[kind];
+      if (!array) continue;
+      const StateKind& own = kinds_[static_cast<size_t>(group_of_[i])][static_cast<size_t>(kind)];
+      if (own.saved) result.push_back({own.name, static_cast<int>(i), array});
+    }
+  }
+  for (size_t kind = 0; kind < scalars_.size(); ++kind) {
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const int index = static_cast<int>(i);
+      result.push_back({scalar_kinds_[kind].name, index, scalars_[kind].select(0, index)});
     }
   }
   return result;
 }
 
-SGD::SGD(std::vector<nn::Parameter> parameters, Options options)
-    : SGD(std::vector<ParameterGroup>{{std::move(parameters), options.weight_decay}}, options) {}
-
-SGD::SGD(std::vector<ParameterGroup> groups, Options options)
-    : Optimizer(std::move(groups), options.learning_rate,
-                options.momentum != 0 ? std::vector<const char*>{"momentum_buffer"}
-                                      : std::vector<const char*>{}),
-      options_(options) {
-  LOCKSTEP_CHECK(!options.nesterov || (options.momentum > 0 && options.dampening == 0),
-                 "SGD: Nesterov momentum needs a momentum and no dampening");
-}
-
-void SGD::update(Kernels& kernels, std::span<const UpdateRun> runs, int64_t step,
-                 double gradient_scale) {
-  kernels.sgd(runs.data(), static_cast<int>(runs.size()),
-              {.learning_rate = learning_rate(),
-               .momentum = options_.momentum,
-               .dampening = options_.dampening,
-               .nesterov = options_.nesterov,
-               .first_step = step == 1,
-               .gradient_scale = gradient_scale});
-}
-
-AdamW::AdamW(std::vector<nn::Parameter> parameters, Options options)
-    : AdamW(std::vector<ParameterGroup>{{std::move(parameters), options.weight_decay}}, options) {}
-
-AdamW::AdamW(std::vector<ParameterGroup> groups, Options options)
-    : Optimizer(std::move(groups), options.learning_rate, {"exp_avg", "exp_avg_sq"}),
-      options_(options) {}
-
-void AdamW::update(Kernels& kernels, std::span<const UpdateRun> runs, int64_t step,
-                   double gradient_scale) {
-  kernels.adam(runs.data(), static_cast<int>(runs.size()),
-               {.learning_rate = learning_rate(),
-                .beta1 = options_.beta1,
-                .beta2 = options_.beta2,
-                .epsilon = options_.epsilon,
-                .step = step,
-                .gradient_scale = gradient_scale,
-                .decoupled = options_.decoupled});
-}
-
-double gradient_norm(std::span<const nn::Parameter> parameters) {
-  double total = 0;
-  for (const nn::Parameter& parameter : parameters) {
-    if (parameter.frozen() || !parameter.leaf().has_gradient()) continue;
-    const Array gradient = kernels::contiguous(parameter.leaf().gradient());
-    total += kernels::of(gradient).sum_of_squares(gradient.view());
+void Optimizer::load_state(std::span<const State> given) {
+  std::map<std::pair<std::string, int>, const State*> known;
+  for (const State& entry : given) known[{entry.name, entry.parameter}] = &entry;
+  const std::vector<State> own = state();
+  LOCKSTEP_CHECK(known.size() == own.size() && given.size() == own.size(),
+                 "load_state: ", given.size(), " entries are given, this optimizer has ",
+                 own.size());
+  for (const State& entry : own) {
+    const auto found = known.find({entry.name, entry.parameter});
+    LOCKSTEP_CHECK(found != known.end(), "load_state: no ", entry.name, " of parameter ",
+                   entry.parameter);
+    const Array& values = found->second->values;
+    LOCKSTEP_CHECK(values && values.shape() == entry.values.shape(), "load_state: ", entry.name,
+                   " of parameter ", entry.parameter, " has another shape than ",
+                   entry.values.shape());
   }
-  return std::sqrt(total);
-}
-
-double clip_factor(double norm, double max_norm) {
-  return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+  for (const State& entry : own) {
+    const Array& values = known[{entry.name, entry.parameter}]->values;
+    kernels::copy_into(kernels::cast(values, entry.values.dtype()), entry.values);
+  }
 }
 
 }  // namespace lockstep::optim

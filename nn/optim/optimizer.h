@@ -1,19 +1,31 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "lockstep/nn/parameter.h"
 #include "lockstep/runtime/array.h"
 #include "lockstep/runtime/kernels.h"
+#include "lockstep/runtime/math/update.h"
 
 namespace lockstep::optim {
 
-// Parameters that share a weight decay.
+// Parameters, and what they override of the options that every optimizer has.
 struct ParameterGroup {
   std::vector<nn::Parameter> parameters;
-  double weight_decay = 0;
+  std::optional<double> weight_decay;
+  std::optional<double> learning_rate;
+};
+
+// Parameters with options of their own.
+template <class Options>
+struct Group {
+  std::vector<nn::Parameter> parameters;
+  Options options;
 };
 
 // The usual rule for transformers: tensors of two or more dimensions decay, the others do not.
@@ -21,9 +33,10 @@ std::vector<ParameterGroup> decay_matrices_only(const std::vector<nn::Parameter>
                                                 double weight_decay);
 
 // Updates parameters in place, through fused kernels over runs of parameters that lie side by side
-// in one storage, with nothing or the padding to a 64-byte boundary between them. A parameter
-// without a gradient is left alone, and so is its state. State has the layout of the parameters'
-// memory and is made at the first step; after it, a step allocates nothing on the device.
+// in one storage, with nothing or the padding to a 64-byte boundary between them. A parameter that
+// is frozen or has no gradient is left alone, and so are its state and its count of steps. State
+// has the layout of the parameters' memory and is made at the first step; after it, a step
+// allocates nothing on the device, unless a gradient is not contiguous. Values have to be.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -36,92 +49,164 @@ class Optimizer {
   // The next backward overwrites the gradients.
   void zero_grad();
 
-  double learning_rate() const { return learning_rate_; }
-  void set_learning_rate(double rate) { learning_rate_ = rate; }
+  int groups() const { return groups_; }
+  virtual double learning_rate(int group = 0) const = 0;
+  virtual void set_learning_rate(int group, double rate) = 0;
+  void set_learning_rate(double rate);  // of all groups
+  // Momentum, or beta1 where there is none. Throws Error where there is neither.
+  virtual void set_momentum(int group, double momentum) = 0;
+
+  // Calls of step(). (Each parameter's own count is in its state.)
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
 
-  // One array for each state and parameter, in the shape of the parameter: "exp_avg" of parameter i
-  // of parameters(). Made now if the first step has not been.
+  // The arrays that a run needs to go on, under PyTorch's names: "exp_avg" of parameter i of
+  // parameters(), in its shape and dtype, or "step", rank 0 and f64; parameter -1 where it belongs
+  // to all together. Made now if the first step has not been. They share the optimizer's memory.
   struct State {
-    const char* name;
+    std::string name;
     int parameter;
     Array values;
   };
-  std::vector<State> state();
+  virtual std::vector<State> state();
+  // Copies what state() gave. Throws Error where the entries are not those of this optimizer.
+  virtual void load_state(std::span<const State> state);
+
   const std::vector<nn::Parameter>& parameters() const { return parameters_; }
 
  protected:
-  // `state_names`: at most two, in the order of UpdateRun's moments.
-  Optimizer(std::vector<ParameterGroup> groups, double learning_rate,
-            std::vector<const char*> state_names);
+  explicit Optimizer(const std::vector<std::vector<nn::Parameter>>& groups);
 
-  virtual void update(Kernels& kernels, std::span<const UpdateRun> runs, int64_t step,
-                      double gradient_scale) = 0;
+  // The update of one parameter.
+  struct Item {
+    int parameter;
+    int group;
+    double step;  // the parameter's own, from 1
+    double gradient_scale;
+    int op = -1;
+    UpdateRun run;
+
+    double signed_scale(bool maximize) const { return maximize ? -gradient_scale : gradient_scale; }
+    // Chooses the kernel and its constants.
+    template <class F>
+    void use(const F& functor) {
+      static_assert(sizeof functor <= sizeof run.constants);
+      op = math::index_of<math::UpdateOps, F>;
+      std::memcpy(run.constants, &functor, sizeof functor);
+      check_state(F::kStates);
+    }
+    void check_state(int states) const;
+  };
+
+  // An array of state, in the order of the functor's. `saved` is off for scratch memory.
+  struct StateKind {
+    const char* name;
+    double initial = 0;
+    bool saved = true;
+  };
+  // A number of each parameter, beside "step".
+  struct ScalarKind {
+    const char* name;
+    double initial = 0;
+  };
+
+  // Called once, when state is made.
+  virtual std::vector<StateKind> state_kinds(int group) const = 0;
+  virtual std::vector<ScalarKind> scalar_kinds() const { return {}; }
+  // Fills the item, with use().
+  virtual void prepare(Item& item) = 0;
+  // After the kernel has run.
+  virtual void finish(std::span<const Item>) {}
+
+  const Array& value_of(const Item& item) const {
+    return parameters_[static_cast<size_t>(item.parameter)].tensor().value();
+  }
+  const Array& state_of(const Item& item, int kind) const {
+    return arrays_[static_cast<size_t>(item.parameter)].of[kind];
+  }
+  double& scalar_of(const Item& item, int kind);
+  void check_reduced() const;
 
  private:
-  struct Moments {
-    Array arrays[2];
+  struct Arrays {
+    Array of[UpdateRun::kStates];
   };
   void make_state();
-  void collect_runs();
+  void make_arrays(int kind);
+  void collect_items(double gradient_scale);
+  void run_kernels();
 
   std::vector<nn::Parameter> parameters_;
-  std::vector<double> weight_decay_;  // of each
-  double learning_rate_;
+  std::vector<int> group_of_;  // of each
+  int groups_;
   int64_t steps_ = 0;
-  std::vector<const char*> state_names_;
-  std::vector<Moments> moments_;  // of each parameter, once made
-  std::vector<UpdateRun> runs_;
+  std::vector<std::vector<StateKind>> kinds_;  // of each group, once made
+  std::vector<Arrays> arrays_;                 // of each parameter, once made
+  std::vector<ScalarKind> scalar_kinds_;       // "step" is the first
+  std::vector<Array> scalars_;                 // of each kind, on the host: one of each parameter
+  std::vector<Item> items_;                    // of this step
+  std::vector<Array> gradients_;               // of this step, contiguous
 };
 
-// Stochastic gradient descent with momentum, as PyTorch's SGD: v = momentum v + (1 - dampening) g
-// (the first time v = g), p -= lr v; weight decay is added to g.
-class SGD final : public Optimizer {
+// What optimizers share that keep their options by group. `Options` is an aggregate with a
+// `learning_rate`, a `weight_decay` and check(), which throws Error for what makes no sense.
+template <class O>
+class GroupedOptimizer : public Optimizer {
  public:
-  struct Options {
-    double learning_rate = 1e-3;
-    double momentum = 0;
-    double dampening = 0;
-    double weight_decay = 0;
-    bool nesterov = false;
-  };
-  SGD(std::vector<nn::Parameter> parameters, Options options);
-  SGD(std::vector<ParameterGroup> groups, Options options);
+  using Options = O;
+  using Group = optim::Group<O>;
+
+  explicit GroupedOptimizer(std::vector<nn::Parameter> parameters, O options = {})
+      : GroupedOptimizer(std::vector<Group>{{std::move(parameters), options}}) {}
+  // Groups take from `options` what they do not override.
+  explicit GroupedOptimizer(const std::vector<ParameterGroup>& groups, O options = {})
+      : GroupedOptimizer(merged(groups, options)) {}
+  explicit GroupedOptimizer(const std::vector<Group>& groups) : Optimizer(parameters_of(groups)) {
+    for (const Group& group : groups) {
+      group.options.check(group.parameters);
+      options_.push_back(group.options);
+    }
+  }
+
+  // May be changed between steps.
+  O& options(int group = 0) { return options_.at(static_cast<size_t>(group)); }
+  const O& options(int group = 0) const { return options_.at(static_cast<size_t>(group)); }
+
+  using Optimizer::set_learning_rate;
+  double learning_rate(int group = 0) const override { return options(group).learning_rate; }
+  void set_learning_rate(int group, double rate) override { options(group).learning_rate = rate; }
+  void set_momentum(int group, double momentum) override {
+    if constexpr (requires(O o) { o.momentum; }) {
+      options(group).momentum = momentum;
+    } else if constexpr (requires(O o) { o.beta1; }) {
+      options(group).beta1 = momentum;
+    } else {
+      fail({"set_momentum: this optimizer has neither momentum nor beta1"});
+    }
+  }
 
  private:
-  void update(Kernels& kernels, std::span<const UpdateRun> runs, int64_t step,
-              double gradient_scale) override;
-  Options options_;
+  static std::vector<Group> merged(const std::vector<ParameterGroup>& groups, const O& options) {
+    std::vector<Group> result;
+    for (const ParameterGroup& group : groups) {
+      result.push_back({group.parameters, options});
+      O& own = result.back().options;
+      own.learning_rate = group.learning_rate.value_or(own.learning_rate);
+      if constexpr (requires { own.weight_decay; }) {
+        own.weight_decay = group.weight_decay.value_or(own.weight_decay);
+      } else {
+        LOCKSTEP_CHECK(!group.weight_decay, "this optimizer has no weight decay");
+      }
+    }
+    return result;
+  }
+  static std::vector<std::vector<nn::Parameter>> parameters_of(const std::vector<Group>& groups) {
+    std::vector<std::vector<nn::Parameter>> result;
+    for (const Group& group : groups) result.push_back(group.parameters);
+    return result;
+  }
+
+  std::vector<O> options_;  // of each group
 };
-
-// Adam with decoupled weight decay (Loshchilov & Hutter 2019); with `decoupled` off, Adam (Kingma &
-// Ba 2015), where decay is added to the gradient.
-class AdamW final : public Optimizer {
- public:
-  struct Options {
-    double learning_rate = 1e-3;
-    double beta1 = 0.9;
-    double beta2 = 0.999;
-    double epsilon = 1e-8;
-    double weight_decay = 0.01;
-    bool decoupled = true;
-  };
-  AdamW(std::vector<nn::Parameter> parameters, Options options);
-  AdamW(std::vector<ParameterGroup> groups, Options options);
-
- private:
-  void update(Kernels& kernels, std::span<const UpdateRun> runs, int64_t step,
-              double gradient_scale) override;
-  Options options_;
-};
-
-// The 2-norm of all gradients together, in double, in an order that depends on the list alone.
-// Infinite or NaN where a gradient is.
-double gradient_norm(std::span<const nn::Parameter> parameters);
-
-// What to multiply gradients by so that their norm is at most `max_norm`, as PyTorch's
-// clip_grad_norm_: min(1, max_norm / (norm + 1e-6)). max_norm 0: no clipping.
-double clip_factor(double norm, double max_norm);
 
 }  // namespace lockstep::optim

@@ -1,8 +1,9 @@
 #include "lockstep/nn/parallel/data_parallel.h"
 
 #include <algorithm>
-#include <string>
+#include <numeric>
 
+#include "lockstep/nn/parallel/same_model.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::nn {
@@ -11,168 +12,225 @@ namespace {
 constexpr int kReportFields = 6;
 static_assert(sizeof(StepReport) == kReportFields * sizeof(double));
 
-std::string describe(const std::vector<NamedParameter>& parameters) {
-  std::string lines;
-  for (const auto& [name, parameter] : parameters) {
-    lines += name + " " + parameter.shape().to_string();
-    if (parameter.placed()) lines += " " + std::string(name_of(parameter.dtype()));
-    if (parameter.frozen()) lines += " frozen";
-    lines += '\n';
-  }
-  return lines;
-}
-
-// The n-th line of a text, or a word for its absence.
-std::string line_at(const std::string& text, size_t position) {
-  const size_t begin = position == 0 ? 0 : text.rfind('\n', position - 1) + 1;
-  if (begin >= text.size()) return "nothing more";
-  return "'" + text.substr(begin, text.find('\n', begin) - begin) + "'";
-}
+// Three counts of ranks in one double, which holds 53 bits exactly.
+constexpr double kLateUnit = 1 << 17;
+constexpr double kFrozenUnit = kLateUnit * kLateUnit;
 
 }  // namespace
 
 DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& communicator,
                                                  DataParallelOptions options)
-    : communicator_(communicator), parameters_(module.named_parameters()) {
-  check_same_model();
-  place_flat(module, options);
-  broadcast_state(module);
-  std::vector<int> bucket_of;
-  for (const FlatLayout::Place& place : layout_.places) bucket_of.push_back(place.bucket);
-  reducer_ = std::make_unique<Reducer>(communicator_, gradients_, std::move(bucket_of));
+    : communicator_(communicator),
+      options_(std::move(options)),
+      parameters_(module.named_parameters()),
+      late_(parameters_.size(), false) {
+  LOCKSTEP_CHECK(communicator_.size() < kLateUnit, "data parallelism over ", communicator_.size(),
+                 " ranks");
+  check_same_model(communicator_, parameters_);
+  choose_members();
+  place_module(module);
+  std::vector<Array> state{values_};
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (member_of_[i] == kOutside) state.push_back(parameters_[i].parameter.tensor().value());
+  }
+  for (const NamedBuffer& named : module.named_buffers()) state.push_back(named.buffer.array());
+  broadcast_values(communicator_, state, "initial state");
+  reducer_.emplace(layout_.bucket_of, static_cast<int>(layout_.buckets.size()),
+                   [this](int bucket) { return launch(bucket); });
   attach_hooks();
-  control_ = Array::zeros({kReportFields + static_cast<int64_t>(trained_.size())}, DType::f64);
 }
 
 DistributedDataParallel::~DistributedDataParallel() {
-  for (int index : trained_) {
-    parameters_[index].parameter.leaf().set_hook({});
-    parameters_[index].parameter.set_reduction_pending(false);
+  for (const NamedParameter& named : parameters_) {
+    Leaf& leaf = named.parameter.leaf();
+    leaf.set_hook({});
+    leaf.set_busy(false);
+    leaf.set_vacate({});
+    named.parameter.set_reduction_pending(false);
   }
 }
 
-void DistributedDataParallel::check_same_model() {
-  const std::string mine = describe(parameters_);
-  const std::vector<std::string> all = all_gather_text(communicator_, mine, "model check");
-  for (size_t rank = 1; rank < all.size(); ++rank) {
-    if (all[rank] == all[0]) continue;
-    const size_t common = std::min(all[0].size(), all[rank].size());
-    const size_t at =
-        std::mismatch(all[0].begin(), all[0].begin() + common, all[rank].begin()).first -
-        all[0].begin();
-    fail({"the ranks hold different models: rank 0 has ", line_at(all[0], at), " where rank ", rank,
-          " has ", line_at(all[rank], at)});
-  }
-}
-
-// Values and gradients of the trained parameters move into flat buckets of one layout, last
-// parameter first: the order in which backward finishes them.
-void DistributedDataParallel::place_flat(Module& module, const DataParallelOptions& options) {
-  const bool was_placed = module.placed();
-  Placement placement = options.placement;
-  std::vector<Shape> shapes;
+// Last parameter first: about the order in which backward finishes them.
+void DistributedDataParallel::choose_members() {
+  member_of_.assign(parameters_.size(), kOutside);
   for (int i = static_cast<int>(parameters_.size()) - 1; i >= 0; --i) {
-    const Parameter& parameter = parameters_[i].parameter;
-    if (was_placed) placement.dtype = parameter.dtype();
-    if (was_placed) placement.device = parameter.tensor().device();
-    if (parameter.frozen()) {
-      untrained_.push_back(parameters_[i]);
-      continue;
-    }
-    trained_.push_back(i);
-    shapes.push_back(parameter.shape());
+    if (parameters_[i].parameter.frozen()) continue;
+    member_of_[i] = static_cast<int>(members_.size());
+    members_.push_back(i);
   }
-  layout_ = FlatLayout::pack(shapes, placement.dtype, options.bucket_sizes);
-  for (int64_t elements : layout_.bucket_elements) {
-    values_.push_back(Array::zeros({elements}, placement.dtype, placement.device));
-    gradients_.push_back(communicator_.allocate_bucket(elements, placement.dtype));
-    kernels::fill(gradients_.back(), 0);
-  }
-  for (size_t i = 0; i < trained_.size(); ++i) {
-    auto& [name, parameter] = parameters_[trained_[i]];
-    const Array value = layout_.window(values_, static_cast<int>(i), parameter.shape());
-    if (!was_placed) parameter.initialize(value, 0, name, placement.seed);
-    parameter.seat(value);
-    parameter.leaf().seat_gradient(
-        layout_.window(gradients_, static_cast<int>(i), parameter.shape()));
-  }
-  if (was_placed) return;
-  for (auto& [name, parameter] : parameters_) {
-    if (parameter.placed()) continue;
-    const Array value = Array::empty(parameter.shape(), placement.dtype, placement.device);
-    parameter.initialize(value, 0, name, placement.seed);
-    parameter.seat(value);
-  }
-  for (auto& [name, buffer] : module.named_buffers()) {
-    buffer.place(placement.dtype, placement.device);
-  }
-  module.mark_placed();
 }
 
-void DistributedDataParallel::broadcast_state(Module& module) {
-  std::vector<Work> works;
-  const auto send = [&](const Array& values) {
-    works.push_back(communicator_.broadcast(values, 0, {.what = "initial state"}));
-  };
-  for (const Array& bucket : values_) send(bucket);
-  for (const auto& [name, parameter] : parameters_) {
-    if (parameter.frozen()) send(parameter.tensor().value());
+void DistributedDataParallel::place_module(Module& module) {
+  if (!module.placed()) module.place(options_.placement);
+  std::vector<int> order(members_.size());
+  std::iota(order.begin(), order.end(), 0);
+  move_into(packed(order));
+}
+
+// Values and gradients of all members, with what they hold, to flat memory of this layout.
+void DistributedDataParallel::move_into(FlatLayout layout) {
+  layout_ = std::move(layout);
+  const Placement placement = options_.placement;
+  const DType dtype = members_.empty() ? placement.dtype : parameter(0).dtype();
+  const Device device = members_.empty() ? placement.device : parameter(0).tensor().device();
+  const Array gradients = communicator_.allocate_bucket(layout_.elements, dtype);
+  kernels::fill(gradients, 0);
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const int member = static_cast<int>(i);
+    Leaf& leaf = parameter(member).leaf();
+    leaf.seat_gradient(layout_.window(gradients, member, leaf.shape()));
   }
-  for (const auto& [name, buffer] : module.named_buffers()) send(buffer.array());
-  for (const Work& work : works) work.wait();
-  for (const Array& bucket : values_) bucket.storage()->bump_version();
+  gradients_ = gradients;
+  const Array values = Array::zeros({layout_.elements}, dtype, device);
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const int member = static_cast<int>(i);
+    parameter(member).seat(layout_.window(values, member, parameter(member).shape()));
+  }
+  values_ = values;
 }
 
 void DistributedDataParallel::attach_hooks() {
-  for (size_t i = 0; i < trained_.size(); ++i) {
-    const Parameter& parameter = parameters_[trained_[i]].parameter;
-    parameter.leaf().set_hook([this, parameter, member = static_cast<int>(i)] {
-      parameter.set_reduction_pending(true);
-      if (synchronize_) reducer_->ready(member);
-    });
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    Leaf& leaf = parameters_[i].parameter.leaf();
+    leaf.set_hook([this, index = static_cast<int>(i)] { on_fired(index); });
+    leaf.set_vacate([this, index = static_cast<int>(i)] { vacate(index); });
   }
 }
 
-// What backward did not make ready: a parameter that was used in an earlier micro-batch only is
-// complete as it is, one that was not used at all counts as zeros.
-void DistributedDataParallel::complete_gradients() {
-  for (const auto& [name, parameter] : untrained_) {
-    LOCKSTEP_CHECK(parameter.frozen(), "parameter ", name,
-                   " was frozen when data parallelism began: its gradient is not reduced");
+void DistributedDataParallel::on_fired(int index) {
+  parameters_[index].parameter.set_reduction_pending(true);
+  if (member_of_[index] == kOutside) {
+    late_[index] = true;
+  } else if (synchronize_) {
+    reducer_->fired(member_of_[index]);
   }
-  for (size_t i = 0; i < trained_.size(); ++i) {
-    const int member = static_cast<int>(i);
-    if (reducer_->is_ready(member)) continue;
-    const Leaf& leaf = parameters_[trained_[i]].parameter.leaf();
-    if (!leaf.has_gradient()) kernels::fill(leaf.gradient(), 0);
-    reducer_->ready(member);
+}
+
+// A gradient is about to be written to a bucket that has left.
+void DistributedDataParallel::vacate(int index) {
+  Leaf& leaf = parameters_[index].parameter.leaf();
+  leaf.set_busy(false);
+  leaf.set_has_gradient(false);  // what is there stays there
+  leaf.seat_gradient({});
+  late_[index] = true;
+}
+
+Work DistributedDataParallel::launch(int index) {
+  const FlatLayout::Bucket& bucket = layout_.buckets[index];
+  GradientBucket out{communicator_, index, layout_.bucket(gradients_, index), {}};
+  for (int member : bucket.members) {
+    Leaf& leaf = parameter(member).leaf();
+    out.gradients.push_back(layout_.window(gradients_, member, leaf.shape()));
+    if (!leaf.has_gradient()) kernels::fill(out.gradients.back(), 0);
+    leaf.set_busy(true);
   }
+  if (weight_ != 1) kernels::scale_add(weight_, out.values, 0, out.values);
+  return options_.hook ? options_.hook(out) : mean_of_bucket(out);
 }
 
 StepReport DistributedDataParallel::finish(const StepReport& mine) {
   const auto start = std::chrono::steady_clock::now();
-  complete_gradients();
-  reducer_->finish();
-  const StepReport total = control(mine);
+  reducer_->flush();
+  std::vector<Use> uses(parameters_.size());
+  double weight = 0;
+  const StepReport total = control(mine, uses, weight);
+  reduce_late(uses);
   exposed_ = std::chrono::steady_clock::now() - start;
+  if (weight > 0 && weight != communicator_.size()) scale_gradients(communicator_.size() / weight);
+  end_step(uses);
   return total;
 }
 
-StepReport DistributedDataParallel::control(const StepReport& mine) {
-  double* fields = control_.data<double>();
+StepReport DistributedDataParallel::control(const StepReport& mine, std::vector<Use>& uses,
+                                            double& total_weight) {
+  const int64_t first = kReportFields + 1;
+  const Array array = Array::zeros({first + static_cast<int64_t>(parameters_.size())}, DType::f64);
+  double* fields = array.data<double>();
   std::copy_n(&mine.loss_sum, kReportFields, fields);
-  for (size_t i = 0; i < trained_.size(); ++i) {
-    fields[kReportFields + i] = parameters_[trained_[i]].parameter.leaf().has_gradient() ? 1 : 0;
+  fields[kReportFields] = weight_;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& parameter = parameters_[i].parameter;
+    const bool used = parameter.leaf().has_gradient() || late_[i];
+    fields[first + static_cast<int64_t>(i)] =
+        (used ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
   }
-  communicator_.all_reduce(control_, Reduction::sum, {.what = "step control"}).wait();
+  communicator_.all_reduce(array, ReduceOp::sum, {.what = "step control"}).wait();
   StepReport total;
   std::copy_n(fields, kReportFields, &total.loss_sum);
-  for (size_t i = 0; i < trained_.size(); ++i) {
-    const Parameter& parameter = parameters_[trained_[i]].parameter;
-    parameter.leaf().set_has_gradient(fields[kReportFields + i] > 0);
-    parameter.set_reduction_pending(false);
+  total_weight = fields[kReportFields];
+  for (size_t i = 0; i < uses.size(); ++i) {
+    const auto counts = static_cast<int64_t>(fields[first + static_cast<int64_t>(i)]);
+    const auto unit = static_cast<int64_t>(kLateUnit);
+    uses[i] = {counts % unit, counts / unit % unit, counts / unit / unit};
+    LOCKSTEP_CHECK(uses[i].frozen == 0 || uses[i].frozen == communicator_.size(), "parameter ",
+                   parameters_[i].name, " is frozen on ", uses[i].frozen, " of ",
+                   communicator_.size(), " ranks: all or none must freeze it");
   }
   return total;
+}
+
+// What came too late for its bucket on any rank goes in one of its own, and is added.
+void DistributedDataParallel::reduce_late(const std::vector<Use>& uses) {
+  std::vector<int> late;
+  std::vector<Shape> shapes;
+  for (size_t i = 0; i < uses.size(); ++i) {
+    if (uses[i].late == 0) continue;
+    late.push_back(static_cast<int>(i));
+    shapes.push_back(parameters_[i].parameter.shape());
+  }
+  late_count_ = static_cast<int64_t>(late.size());
+  if (late.empty()) return;
+  std::vector<int> order(late.size());
+  std::iota(order.begin(), order.end(), 0);
+  const Array& like = parameters_[late[0]].parameter.tensor().value();
+  const double all = 1e9;  // megabytes: one bucket
+  const FlatLayout layout = FlatLayout::pack(shapes, order, like.dtype(), {all, all, all});
+  const Array flat = Array::zeros({layout.elements}, like.dtype(), like.device());
+  for (size_t i = 0; i < late.size(); ++i) {
+    if (!late_[late[i]]) continue;
+    const Array& mine = parameters_[late[i]].parameter.leaf().gradient();
+    kernels::scale_add(weight_, mine, 0, layout.window(flat, static_cast<int>(i), shapes[i]));
+  }
+  communicator_.all_reduce(flat, ReduceOp::mean, {.what = "late gradients"}).wait();
+  for (size_t i = 0; i < late.size(); ++i) {
+    Leaf& leaf = parameters_[late[i]].parameter.leaf();
+    const Array total = layout.window(flat, static_cast<int>(i), shapes[i]);
+    const int member = member_of_[late[i]];
+    leaf.set_has_gradient(false);
+    if (member == kOutside) {
+      leaf.seat_gradient(kernels::copy(total));
+    } else {
+      const Array place = layout_.window(gradients_, member, shapes[i]);
+      kernels::scale_add(1, total, 1, place);
+      leaf.seat_gradient(place);
+    }
+  }
+}
+
+void DistributedDataParallel::scale_gradients(double factor) {
+  kernels::scale_add(factor, gradients_, 0, gradients_);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& parameter = parameters_[i].parameter;
+    if (member_of_[i] != kOutside || !parameter.leaf().seated()) continue;
+    kernels::scale_add(factor, parameter.leaf().gradient(), 0, parameter.leaf().gradient());
+  }
+}
+
+void DistributedDataParallel::end_step(const std::vector<Use>& uses) {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& parameter = parameters_[i].parameter;
+    parameter.leaf().set_busy(false);
+    parameter.leaf().set_has_gradient(uses[i].used > 0);
+    parameter.set_reduction_pending(false);
+  }
+  std::fill(late_.begin(), late_.end(), false);
+  weight_ = 1;
+  std::vector<int> order = reducer_->order();
+  reducer_->next_step();
+  adopt_thawed(uses);
+  if (!packed_ && std::any_of(uses.begin(), uses.end(), [](const Use& use) { return use.used; })) {
+    pack_in_observed_order(std::move(order));
+  }
 }
 
 }  // namespace lockstep::nn

@@ -1,11 +1,15 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "lockstep/collectives/communicator.h"
 #include "lockstep/nn/module.h"
+#include "lockstep/nn/parallel/communication_hook.h"
 #include "lockstep/nn/parallel/flat_layout.h"
 #include "lockstep/nn/parallel/reducer.h"
 
@@ -25,6 +29,8 @@ struct StepReport {
 struct DataParallelOptions {
   BucketSizes bucket_sizes = {};
   Placement placement = {};  // for a module that has none yet
+  // How a bucket is reduced; empty: the mean, as it is.
+  CommunicationHook hook = {};
 };
 
 // Keeps a module's replicas in step (Li et al. 2020, VLDB): gradients live in flat buckets and are
@@ -32,6 +38,11 @@ struct DataParallelOptions {
 // as before. The constructor checks that every rank holds the same model (the error names the first
 // difference and both ranks), then gives all of them rank 0's parameters and buffers. Both
 // references must outlive it. Construction and finish() are collective calls.
+//
+// Any number of backward passes may make up a step, and each rank may use other parameters. In the
+// first step buckets are cut in the reverse order of the module and wait for every parameter; then
+// they are packed again in the order in which rank 0's gradients became ready, and wait for what
+// was used in the step before. What comes later than its bucket travels in one late bucket.
 class DistributedDataParallel {
  public:
   DistributedDataParallel(Module& module, Communicator& communicator,
@@ -56,35 +67,69 @@ class DistributedDataParallel {
   };
   NoSync no_sync() { return NoSync(*this); }
 
+  // What this rank's gradients count in the step's mean, sum(weight · gradient) / sum(weight): 1
+  // unless set, before the backward passes that synchronise. A rank with fewer samples than the
+  // others weighs as many, one that has none left passes 0 and calls finish() without a backward.
+  void set_weight(double weight) { weight_ = weight; }
+
   // Ends a step: every gradient is the mean over the ranks. A parameter that no rank used has no
   // gradient; one that only some used has the mean with zeros. Returns the sums over all ranks.
-  // Where any rank failed, gradients are of no use and the caller drops the step.
+  // Where any rank failed, gradients are of no use and the caller drops the step. Throws Error on
+  // every rank where one has frozen what another has not.
   StepReport finish(const StepReport& mine = {});
+
+  // Other bucket sizes from the next step on. The same on all ranks.
+  void set_bucket_sizes(const BucketSizes& sizes);
 
   // Time that finish() waited for collectives in the last step: communication not hidden.
   std::chrono::nanoseconds exposed_communication() const { return exposed_; }
-  int64_t bucket_count() const { return static_cast<int64_t>(gradients_.size()); }
+  int64_t bucket_count() const { return static_cast<int64_t>(layout_.buckets.size()); }
+  // Parameters that travelled in the last step's late bucket.
+  int64_t late_count() const { return late_count_; }
   const std::vector<NamedParameter>& parameters() const { return parameters_; }
 
  private:
-  void check_same_model();
-  void place_flat(Module& module, const DataParallelOptions& options);
-  void broadcast_state(Module& module);
+  // What a parameter did in a step, as the control all-reduce adds it up.
+  struct Use {
+    int64_t used = 0;  // ranks
+    int64_t late = 0;
+    int64_t frozen = 0;
+  };
+  static constexpr int kOutside = -1;
+
+  Parameter& parameter(int member) { return parameters_[members_[member]].parameter; }
+  void choose_members();
+  void place_module(Module& module);
+  void move_into(FlatLayout layout);
   void attach_hooks();
-  void complete_gradients();
-  StepReport control(const StepReport& mine);
+  void on_fired(int index);
+  void vacate(int index);
+  Work launch(int bucket);
+  StepReport control(const StepReport& mine, std::vector<Use>& uses, double& total_weight);
+  void reduce_late(const std::vector<Use>& uses);
+  void adopt_thawed(const std::vector<Use>& uses);
+  void scale_gradients(double factor);
+  std::vector<int> memory_order() const;
+  FlatLayout packed(const std::vector<int>& order);
+  void regroup();
+  void pack_in_observed_order(std::vector<int> observed);
+  void end_step(const std::vector<Use>& uses);
 
   Communicator& communicator_;
+  DataParallelOptions options_;
   std::vector<NamedParameter> parameters_;  // in the order of the module
-  std::vector<int> trained_;                // indices of those that take gradients, in bucket order
-  std::vector<NamedParameter> untrained_;   // frozen at the start
-  FlatLayout layout_;                       // of trained_
-  std::vector<Array> values_;               // flat, one a bucket
-  std::vector<Array> gradients_;            // flat, one a bucket
-  std::unique_ptr<Reducer> reducer_;
+  std::vector<int> members_;                // indices of those that have a place in a bucket
+  std::vector<int> member_of_;              // of each parameter; kOutside: frozen so far
+  std::vector<bool> late_;                  // of each parameter, in this step
+  FlatLayout layout_;                       // of members_
+  Array values_;                            // flat
+  Array gradients_;                         // flat
+  std::optional<Reducer> reducer_;
+  bool packed_ = false;  // in observed order
   bool synchronize_ = true;
+  double weight_ = 1;
+  int64_t late_count_ = 0;
   std::chrono::nanoseconds exposed_{0};
-  Array control_;  // f64: the report, then how many ranks used each trained parameter
 };
 
 }  // namespace lockstep::nn

@@ -2,39 +2,45 @@
 
 namespace lockstep::nn {
 
-FlatLayout FlatLayout::pack(const std::vector<Shape>& shapes, DType dtype,
-                            const BucketSizes& sizes) {
+FlatLayout FlatLayout::pack(const std::vector<Shape>& shapes, const std::vector<int>& order,
+                            DType dtype, const BucketSizes& sizes) {
   const int64_t item = static_cast<int64_t>(size_of(dtype));
   const int64_t alignment = 64 / item;
   const auto elements_of = [&](double mb) { return static_cast<int64_t>(mb * (1 << 20)) / item; };
-  const auto padded = [&](const Shape& shape) {
-    return (shape.elements() + alignment - 1) / alignment * alignment;
+  const auto padded = [&](int i) {
+    return (shapes[i].elements() + alignment - 1) / alignment * alignment;
   };
-  int64_t left = 0;  // elements of the tensors not yet placed
-  for (const Shape& shape : shapes) left += padded(shape);
-
   FlatLayout layout;
-  for (const Shape& shape : shapes) {
-    const bool first = layout.bucket_elements.size() <= 1;
-    const int64_t limit = elements_of(first ? sizes.first_mb : sizes.other_mb);
-    const int64_t last = elements_of(sizes.last_mb);
-    const bool open = !layout.bucket_elements.empty();
-    const bool full = open && layout.bucket_elements.back() >= limit;
+  layout.offsets.resize(shapes.size());
+  layout.bucket_of.resize(shapes.size());
+  int64_t left = 0;  // elements of the tensors not yet placed
+  for (int i : order) left += padded(i);
+  const int64_t last = elements_of(sizes.last_mb);
+  for (int i : order) {
+    std::vector<Bucket>& buckets = layout.buckets;
+    const bool open = !buckets.empty();
+    const int64_t limit = elements_of(buckets.size() <= 1 ? sizes.first_mb : sizes.other_mb);
+    const bool full = open && buckets.back().elements >= limit;
     // The tail gets a bucket of its own as soon as it is small enough.
-    const bool tail = open && left <= last && layout.bucket_elements.back() > last;
-    if (!open || full || tail) layout.bucket_elements.push_back(0);
-    const int bucket = static_cast<int>(layout.bucket_elements.size()) - 1;
-    layout.places.push_back({bucket, layout.bucket_elements.back()});
-    layout.bucket_elements.back() += padded(shape);
-    left -= padded(shape);
+    const bool tail = open && left <= last && buckets.back().elements > last;
+    if (!open || full || tail) buckets.push_back({.offset = layout.elements});
+    layout.offsets[i] = layout.elements;
+    layout.bucket_of[i] = static_cast<int>(buckets.size()) - 1;
+    buckets.back().members.push_back(i);
+    buckets.back().elements += padded(i);
+    layout.elements += padded(i);
+    left -= padded(i);
   }
   return layout;
 }
 
-Array FlatLayout::window(const std::vector<Array>& buckets, int i, const Shape& shape) const {
-  const Array& flat = buckets[places[i].bucket];
+Array FlatLayout::window(const Array& flat, int i, const Shape& shape) const {
   return Array(flat.storage(), flat.dtype(), shape, contiguous_strides(shape),
-               flat.offset() + places[i].offset);
+               flat.offset() + offsets[i]);
+}
+
+Array FlatLayout::bucket(const Array& flat, int index) const {
+  return flat.narrow(0, buckets[index].offset, buckets[index].elements);
 }
 
 }  // namespace lockstep::nn

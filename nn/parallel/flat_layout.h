@@ -13,21 +13,28 @@ struct BucketSizes {
   double last_mb = 4;  // small, so that little is left when backward ends
 };
 
-// Where each tensor of a list lies in flat buckets: consecutive, each on a 64-byte boundary.
+// Where each tensor of a list lies in one flat array, each on a 64-byte boundary, and how that
+// array is cut into buckets: ranges that begin and end with a tensor. So other bucket sizes move no
+// tensor.
 struct FlatLayout {
-  struct Place {
-    int bucket;
-    int64_t offset;  // elements from the bucket's start
+  struct Bucket {
+    int64_t offset = 0;  // elements
+    int64_t elements = 0;
+    std::vector<int> members;  // in the order of memory
   };
-  std::vector<Place> places;             // of each tensor
-  std::vector<int64_t> bucket_elements;  // padding included
+  std::vector<int64_t> offsets;  // of each tensor, in elements
+  std::vector<int> bucket_of;    // each tensor
+  std::vector<Bucket> buckets;
+  int64_t elements = 0;  // padding included
 
-  // In the order given, closing a bucket when it has reached its size. A tensor larger than a
-  // bucket has one of its own size.
-  static FlatLayout pack(const std::vector<Shape>& shapes, DType dtype, const BucketSizes& sizes);
+  // Tensor order[0] lies first. A bucket is closed when it has reached its size; a tensor larger
+  // than a bucket has one of its own.
+  static FlatLayout pack(const std::vector<Shape>& shapes, const std::vector<int>& order,
+                         DType dtype, const BucketSizes& sizes);
 
-  // Tensor i's window on the flat arrays.
-  Array window(const std::vector<Array>& buckets, int i, const Shape& shape) const;
+  // Tensor i's window on the flat array.
+  Array window(const Array& flat, int i, const Shape& shape) const;
+  Array bucket(const Array& flat, int index) const;
 };
 
 }  // namespace lockstep::nn

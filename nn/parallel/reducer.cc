@@ -4,40 +4,55 @@
 
 namespace lockstep::nn {
 
-Reducer::Reducer(Communicator& communicator, std::vector<Array> buckets, std::vector<int> bucket_of)
-    : communicator_(communicator),
-      buckets_(std::move(buckets)),
-      bucket_of_(std::move(bucket_of)),
-      members_(buckets_.size()),
-      ready_(bucket_of_.size()) {
-  for (int bucket : bucket_of_) ++members_[bucket];
-  waiting_ = members_;
+Reducer::Reducer(std::vector<int> bucket_of, int buckets, Launch launch)
+    : launch_(std::move(launch)), expected_(bucket_of.size(), 1), fired_(bucket_of.size(), 0) {
+  regroup(std::move(bucket_of), buckets);
 }
 
-void Reducer::ready(int member) {
-  LOCKSTEP_CHECK(!ready_[member], "gradient ", member,
-                 " became ready twice in one step: a second backward after the last needs no_sync");
-  ready_[member] = true;
-  --waiting_[bucket_of_[member]];
-  start_full_buckets();
+void Reducer::regroup(std::vector<int> bucket_of, int buckets) {
+  LOCKSTEP_CHECK(next_ == 0 && order_.empty(), "buckets are regrouped in the middle of a step");
+  bucket_of_ = std::move(bucket_of);
+  waiting_.resize(static_cast<size_t>(buckets));
+  expected_.resize(bucket_of_.size(), 1);
+  fired_.resize(bucket_of_.size(), 0);
+  count_waiting();
 }
 
-void Reducer::start_full_buckets() {
-  while (next_ < static_cast<int>(buckets_.size()) && waiting_[next_] == 0) {
-    in_flight_.push_back(communicator_.all_reduce(buckets_[next_], Reduction::mean,
-                                                  {.what = "gradients", .bucket = next_}));
-    ++next_;
+void Reducer::count_waiting() {
+  std::fill(waiting_.begin(), waiting_.end(), 0);
+  for (size_t i = 0; i < bucket_of_.size(); ++i) {
+    if (expected_[i] > 0) ++waiting_[bucket_of_[i]];
   }
 }
 
-void Reducer::finish() {
-  LOCKSTEP_CHECK(next_ == static_cast<int>(buckets_.size()), "bucket ", next_, " of ",
-                 buckets_.size(), " is not full: ", waiting_[next_], " gradients are missing");
+void Reducer::fired(int member) {
+  if (++fired_[member] == 1) order_.push_back(member);
+  if (fired_[member] != expected_[member]) return;
+  --waiting_[bucket_of_[member]];
+  launch_full();
+}
+
+// A bucket whose members were all unused waits for the one before it like any other, so that
+// nothing leaves before backward has begun.
+void Reducer::launch_full() {
+  while (next_ < static_cast<int>(waiting_.size()) && waiting_[next_] == 0) {
+    in_flight_.push_back(launch_(next_++));
+  }
+}
+
+void Reducer::flush() {
+  std::fill(waiting_.begin(), waiting_.end(), 0);
+  launch_full();
   for (const Work& work : in_flight_) work.wait();
   in_flight_.clear();
-  waiting_ = members_;
-  std::fill(ready_.begin(), ready_.end(), false);
+}
+
+void Reducer::next_step() {
+  expected_ = fired_;
+  std::fill(fired_.begin(), fired_.end(), 0);
+  order_.clear();
   next_ = 0;
+  count_waiting();
 }
 
 }  // namespace lockstep::nn

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "lockstep/collectives/communicator.h"
@@ -7,29 +8,43 @@
 
 namespace lockstep::nn {
 
-// Averages flat buckets over the ranks as they become full. Knows readiness and order only: arrays
-// and indices, neither autograd nor modules. A bucket leaves when every member is ready and every
-// bucket before it has left, so all ranks make the same collectives in the same order.
+// Averages flat buckets over the ranks as they become full. Knows readiness and order only: members
+// and buckets by index, neither autograd nor modules nor what a bucket holds. A bucket leaves when
+// each of its members has fired as often as in the step before, and every bucket before it has
+// left: so all ranks make the same collectives in the same order, whatever each of them used, and
+// what was unused holds nothing back. A member that fires after its bucket has left is late: the
+// owner keeps such values apart.
 class Reducer {
  public:
-  // `bucket_of[i]` is the bucket of member i. Members of one bucket may come in any order.
-  Reducer(Communicator& communicator, std::vector<Array> buckets, std::vector<int> bucket_of);
+  // `launch(bucket)` starts the reduction of one bucket.
+  using Launch = std::function<Work(int bucket)>;
+  Reducer(std::vector<int> bucket_of, int buckets, Launch launch);
 
-  // Member i's values are final for this step. Marking one twice is an error.
-  void ready(int member);
-  bool is_ready(int member) const { return ready_[member]; }
-  // Waits for every bucket, all of whose members are ready, and begins the next step.
-  void finish();
+  // One backward pass has made member i's values.
+  void fired(int member);
+  // Nothing may be written to the bucket's memory any more in this step.
+  bool has_left(int bucket) const { return bucket < next_; }
+  // Members in the order in which they fired first in this step.
+  const std::vector<int>& order() const { return order_; }
+
+  // Sends what has not left, and waits for all of it.
+  void flush();
+  // Begins the next step, in which members are expected to fire as often as in this one.
+  void next_step();
+
+  // Members of other buckets, in the same order: between steps.
+  void regroup(std::vector<int> bucket_of, int buckets);
 
  private:
-  void start_full_buckets();
+  void count_waiting();
+  void launch_full();
 
-  Communicator& communicator_;
-  std::vector<Array> buckets_;
+  Launch launch_;
   std::vector<int> bucket_of_;
-  std::vector<int> members_;  // of each bucket
-  std::vector<int> waiting_;  // members of each bucket not yet ready
-  std::vector<bool> ready_;
+  std::vector<int> expected_;  // times that each member fires in a step
+  std::vector<int> fired_;
+  std::vector<int> waiting_;  // of each bucket: members that have not fired often enough
+  std::vector<int> order_;
   int next_ = 0;  // first bucket that has not left
   std::vector<Work> in_flight_;
 };

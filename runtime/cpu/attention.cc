@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "lockstep/runtime/cpu/convert.h"
 #include "lockstep/runtime/cpu/gemm.h"
 #include "lockstep/runtime/cpu/scratch.h"
 #include "lockstep/runtime/parallel.h"
@@ -48,9 +49,26 @@ struct Problem {
   // Keys that query i sees.
   int64_t visible(int64_t query) const {
     if (!options.causal) return keys();
-    return std::clamp<int64_t>(query + 1 + keys() - queries(), 0, keys());
+    return std::min(query + 1, keys());
   }
   const RowLoops<T>& rows() const { return loops.of<T>().rows; }
+  bool biased() const { return options.bias.data != nullptr; }
+  // What scores are multiplied by after add_bias.
+  T score_scale() const { return biased() ? T(1) : static_cast<T>(options.scale); }
+
+  // What their gradients still lack.
+  double remaining_scale() const { return biased() ? options.scale : 1; }
+
+  // scores = scale * scores + bias, for n keys of one query. `memory`: room for keys() values.
+  void add_bias(int64_t head, int64_t query, T* scores, int64_t n, T* memory) const {
+    if (!biased()) return;
+    const View& bias = options.bias;
+    const int64_t offset = head / heads() * bias.strides[0] + head % heads() * bias.strides[1] +
+                           query * bias.strides[2];
+    convert(loops, bias.as<char>() + offset * static_cast<int64_t>(size_of(bias.dtype)), bias.dtype,
+            bias.strides[3], memory, dtype_of<T>, 1, n);
+    rows().scale_add(T(1), memory, static_cast<T>(options.scale), scores, n);
+  }
 
   // c[count, seen] = a[count, width] @ b[seen, width]^T, rows of c score_stride(seen) apart.
   void against_keys(const T* a, int64_t a_stride, const Matrix<T>& b, int64_t count, int64_t seen,
@@ -64,20 +82,21 @@ struct Problem {
                      .ldc = score_stride(seen)};
     gemm(loops, shape, a, b.data, c);
   }
-  // c[count, width] = a[count, seen] @ b[seen, width], rows of a score_stride(seen) apart.
+  // c[count, width] = alpha * a[count, seen] @ b[seen, width], rows of a score_stride(seen) apart.
   void over_keys(const T* a, const Matrix<T>& b, int64_t count, int64_t seen, int64_t width, T* c,
-                 int64_t c_stride) const {
+                 int64_t c_stride, double alpha = 1) const {
     const Gemm shape{.m = count,
                      .n = width,
                      .k = seen,
                      .lda = score_stride(seen),
                      .ldb = b.stride,
-                     .ldc = c_stride};
+                     .ldc = c_stride,
+                     .alpha = alpha};
     gemm(loops, shape, a, b.data, c);
   }
-  // c[seen, width] = a[count, seen]^T @ b[count, width] + beta * c.
+  // c[seen, width] = alpha * a[count, seen]^T @ b[count, width] + beta * c.
   void to_keys(const T* a, const T* b, int64_t b_stride, int64_t count, int64_t seen, int64_t width,
-               const Matrix<T>& c, double beta) const {
+               const Matrix<T>& c, double beta, double alpha = 1) const {
     const Gemm shape{.m = seen,
                      .n = width,
                      .k = count,
@@ -85,6 +104,7 @@ struct Problem {
                      .lda = score_stride(seen),
                      .ldb = b_stride,
                      .ldc = c.stride,
+                     .alpha = alpha,
                      .beta = beta};
     gemm(loops, shape, a, b, c.data);
   }
@@ -95,7 +115,7 @@ struct Forward : Problem<T> {
   const View& out;
   const View& log_sum_exp;
 
-  void block(int64_t head, int64_t begin, int64_t end, T* scores) const {
+  void block(int64_t head, int64_t begin, int64_t end, T* scores, T* bias) const {
     const int64_t batch = head / this->heads();
     const int64_t local = head % this->heads();
     const auto queries = head_of<T>(this->q, batch, local);
@@ -105,20 +125,21 @@ struct Forward : Problem<T> {
     T* statistics = log_sum_exp.as<T>() + head * this->queries();
     const int64_t seen = this->visible(end - 1);
     const int64_t stride = score_stride(seen);
-    if (seen == 0) return unseeing(result, statistics, begin, end);
     this->against_keys(queries.row(begin), queries.stride, keys, end - begin, seen,
                        this->features(), scores);
     T sums[kQueryBlock] = {};
     for (int64_t i = begin; i < end; ++i) {
       T* row = scores + (i - begin) * stride;
-      T maximum = -std::numeric_limits<T>::infinity();
-      if (const int64_t n = this->visible(i); n > 0) {
-        sums[i - begin] = this->rows().attention_exponentials(
-            row, static_cast<T>(this->options.scale), &maximum, n, stride);
-      } else {
+      const int64_t n = this->visible(i);
+      this->add_bias(head, i, row, n, bias);
+      T maximum = 0;
+      T& sum = sums[i - begin];
+      sum = this->rows().attention_exponentials(row, this->score_scale(), &maximum, n, stride);
+      if (maximum == -std::numeric_limits<T>::infinity()) {  // the bias hides every key
         std::fill(row, row + stride, T(0));
+        sum = 0;
       }
-      statistics[i] = maximum + std::log(sums[i - begin]);
+      statistics[i] = maximum + std::log(sum);
     }
     this->over_keys(scores, values, end - begin, seen, this->values(), result.row(begin),
                     result.stride);
@@ -129,22 +150,16 @@ struct Forward : Problem<T> {
     }
   }
 
-  // Queries that see no key have zeros.
-  void unseeing(const Matrix<T>& result, T* statistics, int64_t begin, int64_t end) const {
-    for (int64_t i = begin; i < end; ++i) {
-      std::fill(result.row(i), result.row(i) + this->values(), T(0));
-      statistics[i] = -std::numeric_limits<T>::infinity();
-    }
-  }
-
   void operator()() const {
     const int64_t blocks = (this->queries() + kQueryBlock - 1) / kQueryBlock;
     const int64_t heads = this->q.shape[0] * this->heads();
     parallel_for(heads * blocks, 1, [&](int64_t begin, int64_t end) {
       const Scratch<T> scores(std::min(kQueryBlock, this->queries()) * score_stride(this->keys()));
+      const Scratch<T> bias(this->biased() ? this->keys() : 0);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t first = task % blocks * kQueryBlock;
-        block(task / blocks, first, std::min(this->queries(), first + kQueryBlock), scores.get());
+        block(task / blocks, first, std::min(this->queries(), first + kQueryBlock), scores.get(),
+              bias.get());
       }
     });
   }
@@ -159,18 +174,25 @@ struct Backward : Problem<T> {
   const View& dk;
   const View& dv;
 
-  // Blocks go from the last queries, which see all keys, to the first: so each key's gradient is
-  // written by the first block and added to by the rest.
-  void head(int64_t head, T* scores, T* dscores) const {
+  // Blocks go from the last queries, which see the most keys, to the first: so each key's gradient
+  // is written by the first block and added to by the rest.
+  void head(int64_t head, T* scores, T* dscores, T* bias) const {
+    for (const View* view : {&dk, &dv}) {
+      const auto unseen = head_of<T>(*view, head / this->heads(), head % this->heads());
+      for (int64_t j = this->visible(this->queries() - 1); j < this->keys(); ++j) {
+        std::fill(unseen.row(j), unseen.row(j) + view->shape[3], T(0));
+      }
+    }
     const int64_t blocks = (this->queries() + kQueryBlock - 1) / kQueryBlock;
     for (int64_t i = blocks - 1; i >= 0; --i) {
       const int64_t begin = i * kQueryBlock;
       const int64_t end = std::min(this->queries(), begin + kQueryBlock);
-      block(head, begin, end, i == blocks - 1 ? 0 : 1, scores, dscores);
+      block(head, begin, end, i == blocks - 1 ? 0 : 1, scores, dscores, bias);
     }
   }
 
-  void block(int64_t head, int64_t begin, int64_t end, double beta, T* scores, T* dscores) const {
+  void block(int64_t head, int64_t begin, int64_t end, double beta, T* scores, T* dscores,
+             T* bias) const {
     const int64_t batch = head / this->heads();
     const int64_t local = head % this->heads();
     const auto queries = head_of<T>(this->q, batch, local);
@@ -183,29 +205,23 @@ struct Backward : Problem<T> {
     const int64_t count = end - begin;
     const int64_t seen = this->visible(end - 1);
     const int64_t stride = score_stride(seen);
-    if (seen == 0) {
-      for (int64_t i = begin; i < end; ++i) {
-        std::fill(dqueries.row(i), dqueries.row(i) + this->features(), T(0));
-      }
-      return;
-    }
     this->against_keys(queries.row(begin), queries.stride, keys, count, seen, this->features(),
                        scores);
     this->against_keys(upstream.row(begin), upstream.stride, values, count, seen, this->values(),
                        dscores);
-    score_gradients(head, begin, end, stride, scores, dscores);
+    score_gradients(head, begin, end, stride, scores, dscores, bias);
     this->to_keys(scores, upstream.row(begin), upstream.stride, count, seen, this->values(),
                   dvalues, beta);
     this->to_keys(dscores, queries.row(begin), queries.stride, count, seen, this->features(), dkeys,
-                  beta);
+                  beta, this->remaining_scale());
     this->over_keys(dscores, keys, count, seen, this->features(), dqueries.row(begin),
-                    dqueries.stride);
+                    dqueries.stride, this->remaining_scale());
   }
 
   // From scores and d(probabilities) to probabilities and d(scores):
-  // ds = p * (dp - sum(dout * out)) * scale.
+  // ds = p * (dp - sum(dout * out)) * score_scale.
   void score_gradients(int64_t head, int64_t begin, int64_t end, int64_t stride, T* scores,
-                       T* dscores) const {
+                       T* dscores, T* bias) const {
     const auto upstream = head_of<T>(dout, head / this->heads(), head % this->heads());
     const auto result = head_of<T>(out, head / this->heads(), head % this->heads());
     const T* statistics = log_sum_exp.as<T>() + head * this->queries();
@@ -213,10 +229,16 @@ struct Backward : Problem<T> {
       const int64_t n = this->visible(i);
       T* row = scores + (i - begin) * stride;
       T* drow = dscores + (i - begin) * stride;
+      if (statistics[i] == -std::numeric_limits<T>::infinity()) {
+        std::fill(row, row + stride, T(0));
+        std::fill(drow, drow + stride, T(0));
+        continue;
+      }
       const T delta =
           static_cast<T>(this->rows().dot(upstream.row(i), result.row(i), this->values()));
-      this->rows().attention_gradients(row, drow, static_cast<T>(this->options.scale),
-                                       statistics[i], delta, n, stride);
+      this->add_bias(head, i, row, n, bias);
+      this->rows().attention_gradients(row, drow, this->score_scale(), statistics[i], delta, n,
+                                       stride);
     }
   }
 
@@ -225,7 +247,8 @@ struct Backward : Problem<T> {
       const int64_t size = std::min(kQueryBlock, this->queries()) * score_stride(this->keys());
       const Scratch<T> scores(size);
       const Scratch<T> dscores(size);
-      for (int64_t i = begin; i < end; ++i) head(i, scores.get(), dscores.get());
+      const Scratch<T> bias(this->biased() ? this->keys() : 0);
+      for (int64_t i = begin; i < end; ++i) head(i, scores.get(), dscores.get(), bias.get());
     });
   }
 };
@@ -266,7 +289,7 @@ void attention(const Loops& loops, const View& q, const View& k, const View& v,
 void attention_backward(const Loops& loops, const View& dout, const View& q, const View& k,
                         const View& v, const View& out, const View& log_sum_exp,
                         AttentionOptions options, const View& dq, const View& dk, const View& dv) {
-  if (q.elements() == 0 || k.elements() == 0) {
+  if (q.elements() == 0 || k.elements() == 0 || v.elements() == 0) {
     for (const View* view : {&dq, &dk, &dv}) fill(loops, *view, 0);
     return;
   }

@@ -54,9 +54,26 @@ void* CpuBackend::allocate(size_t bytes) {
     block = take_from_system(size.bytes);
     if (block == nullptr) fail_out_of_memory(bytes);
   }
-  statistics_.in_use_bytes += static_cast<int64_t>(size.bytes);
-  statistics_.peak_in_use_bytes = std::max(statistics_.peak_in_use_bytes, statistics_.in_use_bytes);
+  note_in_use(static_cast<int64_t>(size.bytes));
   return block;
+}
+
+void CpuBackend::note_in_use(int64_t bytes) {
+  statistics_.in_use_bytes += bytes;
+  statistics_.peak_in_use_bytes = std::max(statistics_.peak_in_use_bytes, statistics_.in_use_bytes);
+}
+
+void CpuBackend::note_reserved(int64_t bytes) {
+  statistics_.reserved_bytes += bytes;
+  statistics_.peak_reserved_bytes =
+      std::max(statistics_.peak_reserved_bytes, statistics_.reserved_bytes);
+}
+
+void CpuBackend::account(int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (bytes > 0 && !make_room(bytes)) fail_out_of_memory(static_cast<size_t>(bytes));
+  note_in_use(bytes);
+  note_reserved(bytes);
 }
 
 void CpuBackend::deallocate(void* data, size_t bytes) {
@@ -67,13 +84,17 @@ void CpuBackend::deallocate(void* data, size_t bytes) {
   statistics_.in_use_bytes -= static_cast<int64_t>(size.bytes);
 }
 
+// Whether the limit allows so much more.
+bool CpuBackend::make_room(int64_t bytes) {
+  const int64_t limit = statistics_.limit_bytes;
+  if (limit == 0 || statistics_.reserved_bytes + bytes <= limit) return true;
+  trim_locked();
+  return statistics_.reserved_bytes + bytes <= limit;
+}
+
 void* CpuBackend::take_from_system(size_t block_bytes) {
   const int64_t wanted = static_cast<int64_t>(block_bytes);
-  const int64_t limit = statistics_.limit_bytes;
-  if (limit > 0 && statistics_.reserved_bytes + wanted > limit) {
-    trim_locked();
-    if (statistics_.reserved_bytes + wanted > limit) return nullptr;
-  }
+  if (!make_room(wanted)) return nullptr;
   void* block = std::aligned_alloc(kAlignment, block_bytes);
   if (block == nullptr) {
     trim_locked();
@@ -81,9 +102,7 @@ void* CpuBackend::take_from_system(size_t block_bytes) {
   }
   if (block == nullptr) return nullptr;
   ++statistics_.system_allocations;
-  statistics_.reserved_bytes += wanted;
-  statistics_.peak_reserved_bytes =
-      std::max(statistics_.peak_reserved_bytes, statistics_.reserved_bytes);
+  note_reserved(wanted);
   return block;
 }
 

@@ -22,6 +22,7 @@ class CpuBackend final : public Backend {
 
   void* allocate(size_t bytes) override;
   void deallocate(void* data, size_t bytes) override;
+  void account(int64_t bytes) override;
   void trim() override;
   void set_limit(int64_t bytes) override;
   MemoryStatistics statistics() const override;
@@ -31,6 +32,9 @@ class CpuBackend final : public Backend {
   void synchronize() override {}
 
  private:
+  void note_in_use(int64_t bytes);
+  void note_reserved(int64_t bytes);
+  bool make_room(int64_t bytes);
   void* take_from_system(size_t block_bytes);
   void trim_locked();
   [[noreturn]] void fail_out_of_memory(size_t bytes) const;

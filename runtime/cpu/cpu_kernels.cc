@@ -1,9 +1,15 @@
 #include "lockstep/runtime/cpu/cpu_kernels.h"
 
 #include "lockstep/runtime/cpu/attention.h"
+#include "lockstep/runtime/cpu/channels.h"
+#include "lockstep/runtime/cpu/convolution.h"
 #include "lockstep/runtime/cpu/elementwise.h"
+#include "lockstep/runtime/cpu/gather.h"
 #include "lockstep/runtime/cpu/matmul.h"
+#include "lockstep/runtime/cpu/order.h"
+#include "lockstep/runtime/cpu/pooling.h"
 #include "lockstep/runtime/cpu/random.h"
+#include "lockstep/runtime/cpu/recurrence.h"
 #include "lockstep/runtime/cpu/reduce.h"
 #include "lockstep/runtime/cpu/rows.h"
 #include "lockstep/runtime/cpu/update.h"
@@ -52,6 +58,80 @@ void CpuKernels::reduce(ReduceOp op, const View& x, const View& y, double beta) 
 
 void CpuKernels::matmul(const View& a, const View& b, const View& c, double beta) {
   cpu::matmul(loops_, a, b, c, beta);
+}
+
+void CpuKernels::arg_reduce(bool largest, const View& x, int dim, const View& index) {
+  cpu::arg_reduce(loops_, largest, x, dim, index);
+}
+
+void CpuKernels::recurrence(const View& a, const View& b, int dim, bool reverse, const View& s) {
+  cpu::recurrence(loops_, a, b, dim, reverse, s);
+}
+
+void CpuKernels::sort(const View& x, bool descending, const View& index) {
+  cpu::sort(loops_, x, descending, index);
+}
+
+void CpuKernels::gather(const View& x, int dim, const View& index, const View& out) {
+  cpu::gather(loops_, x, dim, index, out);
+}
+
+void CpuKernels::scatter_add(const View& x, int dim, const View& index, const View& out) {
+  cpu::scatter_add(loops_, x, dim, index, out);
+}
+
+int64_t CpuKernels::nonzero(const View& mask, const View& positions) {
+  return cpu::nonzero(loops_, mask, positions);
+}
+
+void CpuKernels::convolution(const View& x, const View& w, const WindowOptions& options,
+                             const View& y) {
+  cpu::convolution(loops_, x, w, options, y);
+}
+
+void CpuKernels::convolution_input_gradient(const View& dy, const View& w,
+                                            const WindowOptions& options, const View& dx) {
+  cpu::convolution_input_gradient(loops_, dy, w, options, dx);
+}
+
+void CpuKernels::convolution_weight_gradient(const View& dy, const View& x,
+                                             const WindowOptions& options, const View& dw,
+                                             double beta) {
+  cpu::convolution_weight_gradient(loops_, dy, x, options, dw, beta);
+}
+
+void CpuKernels::max_pool(const View& x, const WindowOptions& options, const View& y,
+                          const View& index) {
+  cpu::max_pool(loops_, x, options, y, index);
+}
+
+void CpuKernels::resample(const View& x, int dim, const SparseRows& matrix, const View& y) {
+  cpu::resample(loops_, x, dim, matrix, y);
+}
+
+void CpuKernels::channel_moments(const View& x, const View& mean, const View& variance) {
+  cpu::channel_moments(loops_, x, mean, variance);
+}
+
+void CpuKernels::channel_affine(const View& x, const View& scale, const View& shift, const View& dy,
+                                const View& dy_scale, const View& y) {
+  cpu::channel_affine(loops_, x, scale, shift, dy, dy_scale, y);
+}
+
+void CpuKernels::channel_gradient_sums(const View& dy, const View& x, const View& mean,
+                                       const View& sum, const View& product_sum) {
+  cpu::channel_gradient_sums(loops_, dy, x, mean, sum, product_sum);
+}
+
+void CpuKernels::rms_norm(const View& x, const View& weight, double epsilon, const View& y,
+                          const View& inverse_rms) {
+  cpu::rms_norm(loops_, x, weight, epsilon, y, inverse_rms);
+}
+
+void CpuKernels::rms_norm_backward(const View& dy, const View& x, const View& weight,
+                                   const View& inverse_rms, const View& dx, const View& dweight,
+                                   const double beta[2]) {
+  cpu::rms_norm_backward(loops_, dy, x, weight, inverse_rms, dx, dweight, beta);
 }
 
 void CpuKernels::softmax(const View& x, const View& y, bool log) {
@@ -125,12 +205,8 @@ void CpuKernels::normal(const View& y, double mean, double deviation, RandomKey 
   cpu::normal(loops_, y, mean, deviation, key, first);
 }
 
-void CpuKernels::adam(const UpdateRun* runs, int count, const AdamOptions& options) {
-  cpu::adam(loops_, runs, count, options);
-}
-
-void CpuKernels::sgd(const UpdateRun* runs, int count, const SgdOptions& options) {
-  cpu::sgd(loops_, runs, count, options);
+void CpuKernels::update(int op, const UpdateRun* runs, int count) {
+  cpu::update(loops_, op, runs, count);
 }
 
 double CpuKernels::sum_of_squares(const View& x) { return cpu::sum_of_squares(loops_, x); }

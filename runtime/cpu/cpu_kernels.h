@@ -23,6 +23,30 @@ class CpuKernels final : public Kernels {
   void scale_add(double alpha, const View& x, double beta, const View& y) override;
   void reduce(ReduceOp op, const View& x, const View& y, double beta) override;
   void matmul(const View& a, const View& b, const View& c, double beta) override;
+  void arg_reduce(bool largest, const View& x, int dim, const View& index) override;
+  void recurrence(const View& a, const View& b, int dim, bool reverse, const View& s) override;
+  void sort(const View& x, bool descending, const View& index) override;
+  void gather(const View& x, int dim, const View& index, const View& out) override;
+  void scatter_add(const View& x, int dim, const View& index, const View& out) override;
+  int64_t nonzero(const View& mask, const View& positions) override;
+  void convolution(const View& x, const View& w, const WindowOptions& options,
+                   const View& y) override;
+  void convolution_input_gradient(const View& dy, const View& w, const WindowOptions& options,
+                                  const View& dx) override;
+  void convolution_weight_gradient(const View& dy, const View& x, const WindowOptions& options,
+                                   const View& dw, double beta) override;
+  void max_pool(const View& x, const WindowOptions& options, const View& y,
+                const View& index) override;
+  void resample(const View& x, int dim, const SparseRows& matrix, const View& y) override;
+  void channel_moments(const View& x, const View& mean, const View& variance) override;
+  void channel_affine(const View& x, const View& scale, const View& shift, const View& dy,
+                      const View& dy_scale, const View& y) override;
+  void channel_gradient_sums(const View& dy, const View& x, const View& mean, const View& sum,
+                             const View& product_sum) override;
+  void rms_norm(const View& x, const View& weight, double epsilon, const View& y,
+                const View& inverse_rms) override;
+  void rms_norm_backward(const View& dy, const View& x, const View& weight, const View& inverse_rms,
+                         const View& dx, const View& dweight, const double beta[2]) override;
   void softmax(const View& x, const View& y, bool log) override;
   void softmax_backward(const View& y, const View& dy, const View& dx, bool log,
                         double beta) override;
@@ -48,8 +72,7 @@ class CpuKernels final : public Kernels {
   void dropout(const View& x, double p, RandomKey key, const View& y, double beta) override;
   void uniform(const View& y, double low, double high, RandomKey key, uint64_t first) override;
   void normal(const View& y, double mean, double deviation, RandomKey key, uint64_t first) override;
-  void adam(const UpdateRun* runs, int count, const AdamOptions& options) override;
-  void sgd(const UpdateRun* runs, int count, const SgdOptions& options) override;
+  void update(int op, const UpdateRun* runs, int count) override;
   double sum_of_squares(const View& x) override;
 
  private:

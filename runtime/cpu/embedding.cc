@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 
 #include "lockstep/runtime/cpu/elementwise.h"
 #include "lockstep/runtime/cpu/row_access.h"
@@ -54,10 +55,22 @@ void embedding_backward(const Loops& loops, const View& dy, const View& ids, con
 }
 
 void extent(const View& ids, int64_t* smallest, int64_t* largest) {
+  constexpr int64_t kGrain = 32 * 1024;
   const int64_t* id = ids.as<int64_t>();
-  const auto [low, high] = std::minmax_element(id, id + ids.elements());
-  *smallest = *low;
-  *largest = *high;
+  std::mutex join;
+  int64_t low = id[0], high = id[0];
+  parallel_for(ids.elements(), kGrain, [&](int64_t begin, int64_t end) {
+    int64_t least = id[begin], most = id[begin];
+    for (int64_t i = begin; i < end; ++i) {
+      least = std::min(least, id[i]);
+      most = std::max(most, id[i]);
+    }
+    const std::lock_guard lock(join);
+    low = std::min(low, least);
+    high = std::max(high, most);
+  });
+  *smallest = low;
+  *largest = high;
 }
 
 }  // namespace lockstep::cpu

@@ -1,30 +1,10 @@
 #include <dnnl.h>
-#include <omp.h>
 
 #include "lockstep/runtime/cpu/gemm.h"
+#include "lockstep/runtime/cpu/one_thread.h"
 #include "lockstep/runtime/error.h"
 
 namespace lockstep::cpu {
-
-namespace {
-
-// oneDNN takes its thread count from OpenMP's setting of the calling thread.
-class OneThread {
- public:
-  OneThread() : before_(omp_get_max_threads()) {
-    if (before_ != 1) omp_set_num_threads(1);
-  }
-  ~OneThread() {
-    if (before_ != 1) omp_set_num_threads(before_);
-  }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  int before_;
-};
-
-}  // namespace
 
 void gemm(const Loops&, const Gemm& s, const float* a, const float* b, float* c) {
   const OneThread one_thread;

@@ -10,6 +10,7 @@ namespace {
 // Rows whose parameter gradients are summed in T before they join a double.
 constexpr int64_t kRowBlock = 64;
 
+// Of layer_norm, or of rms_norm where there is no mean.
 template <class T>
 struct Backward {
   const Loops& loops;
@@ -36,15 +37,22 @@ struct Backward {
     if (weight_sums != nullptr) std::fill(weight_sums, weight_sums + width(), T(0));
     if (bias_sums != nullptr) std::fill(bias_sums, bias_sums + width(), T(0));
     for (int64_t row = begin; row < end; ++row) {
-      const T statistics[2] = {mean.as<T>()[row], inverse_deviation.as<T>()[row]};
+      const T statistics[2] = {mean.data == nullptr ? T(0) : mean.as<T>()[row],
+                               inverse_deviation.as<T>()[row]};
       const T* dy_row = upstream.read(row);
       const T* x_row = input.read(row);
       // Before dx, which may be written over dy.
       rows.layer_norm_parameter_gradients(dy_row, x_row, statistics, weight_sums, bias_sums,
                                           width());
       if (dx.data == nullptr) continue;
-      rows.layer_norm_input_gradient(dy_row, x_row, gamma, statistics, out.write(row, beta[0] != 0),
-                                     width(), static_cast<T>(beta[0]));
+      T* dx_row = out.write(row, beta[0] != 0);
+      if (mean.data == nullptr) {
+        rows.rms_norm_input_gradient(dy_row, x_row, gamma, statistics[1], dx_row, width(),
+                                     static_cast<T>(beta[0]));
+      } else {
+        rows.layer_norm_input_gradient(dy_row, x_row, gamma, statistics, dx_row, width(),
+                                       static_cast<T>(beta[0]));
+      }
       out.done(row);
     }
   }
@@ -116,6 +124,35 @@ void layer_norm_backward(const Loops& loops, const View& dy, const View& x, cons
   if (row_width(x) == 0) return;
   with_row_type(x.dtype, [&]<class T>(T) {
     Backward<T>{loops, dy, x, weight, mean, inverse_deviation, dx, dweight, dbias, beta}();
+  });
+}
+
+void rms_norm(const Loops& loops, const View& x, const View& weight, double epsilon, const View& y,
+              const View& inverse_rms) {
+  if (x.elements() == 0) return;
+  const int64_t width = row_width(x);
+  with_row_type(x.dtype, [&]<class T>(T) {
+    parallel_for(row_count(x), row_grain(width), [&](int64_t begin, int64_t end) {
+      const Rows<T> in(loops, x, width);
+      const Rows<T> scale(loops, weight, width);
+      const Rows<T> out(loops, y, width);
+      const T* gamma = scale.read(0);
+      for (int64_t row = begin; row < end; ++row) {
+        loops.of<T>().rows.rms_norm(in.read(row), gamma, epsilon, out.write(row),
+                                    inverse_rms.as<T>() + row, width);
+        out.done(row);
+      }
+    });
+  });
+}
+
+void rms_norm_backward(const Loops& loops, const View& dy, const View& x, const View& weight,
+                       const View& inverse_rms, const View& dx, const View& dweight,
+                       const double beta[2]) {
+  if (row_width(x) == 0) return;
+  const double betas[3] = {beta[0], beta[1], 0};
+  with_row_type(x.dtype, [&]<class T>(T) {
+    Backward<T>{loops, dy, x, weight, View(), inverse_rms, dx, dweight, View(), betas}();
   });
 }
 

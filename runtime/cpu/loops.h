@@ -56,6 +56,11 @@ struct RowLoops {
   void (*layer_norm_parameter_gradients)(const T* dy, const T* x, const T statistics[2], T* dweight,
                                          T* dbias, int64_t n);
 
+  // weight may be null. Writes 1 / sqrt(mean of squares + epsilon).
+  void (*rms_norm)(const T* x, const T* weight, double epsilon, T* y, T* inverse_rms, int64_t n);
+  void (*rms_norm_input_gradient)(const T* dy, const T* x, const T* weight, T inverse_rms, T* dx,
+                                  int64_t n, T beta);
+
   // Both work on the first n values and set those up to `padded` to 0.
   // scores = exp(scale * (scores - max)); returns their sum, and scale * max.
   T (*attention_exponentials)(T* scores, T scale, T* maximum, int64_t n, int64_t padded);
@@ -69,27 +74,28 @@ struct RowLoops {
                  T beta);
 };
 
-struct AdamConstants {
-  double beta1, beta2;
-  double step_size;     // learning rate / (1 - beta1^t)
-  double inverse_root;  // 1 / sqrt(1 - beta2^t)
-  double epsilon;
-  double gradient_scale;
-  double parameter_scale;  // 1 - learning rate * decay, when decoupled
-  double decay;            // added to the gradient, when not
-};
-
-struct SgdConstants {
-  double learning_rate, momentum, gradient_share;  // gradient_share = 1 - dampening, or 1 at first
-  double gradient_scale, decay;
-  bool nesterov, first_step;
-};
-
+// What batch normalization does to the values of one channel that lie side by side, and to whole
+// pixels: rows of n channels, one after the other.
 template <class T>
-struct UpdateLoops {
-  void (*adam)(T* parameter, const T* gradient, T* m, T* v, int64_t n, const AdamConstants& c);
-  void (*sgd)(T* parameter, const T* gradient, T* buffer, int64_t n, const SgdConstants& c);
+struct ChannelLoops {
+  double (*squared_deviations)(const T* x, T mean, int64_t n);
+  double (*centered_dot)(const T* dy, const T* x, T mean, int64_t n);  // sum of dy * (x - mean)
+  // y = x * scale + shift + dy * dy_scale; dy may be null
+  void (*affine)(const T* x, T scale, T shift, const T* dy, T dy_scale, T* y, int64_t n);
+
+  void (*add_pixels)(const T* x, T* y, int64_t rows, int64_t n);  // y += each row
+  void (*add_squared_deviations)(const T* x, const T* mean, T* y, int64_t rows, int64_t n);
+  // sum += dy, product += dy * (x - mean)
+  void (*add_gradients)(const T* dy, const T* x, const T* mean, T* sum, T* product, int64_t rows,
+                        int64_t n);
+  void (*affine_pixels)(const T* x, const T* scale, const T* shift, const T* dy, const T* dy_scale,
+                        T* y, int64_t rows, int64_t n);
 };
+
+// n values of a run; `constants` are the functor's data members, `state` its arrays.
+template <class T>
+using UpdateLoop = void (*)(const double* constants, T* parameter, const T* gradient,
+                            T* const* state, int64_t n);
 
 struct ConvertLoops {
   void (*bf16_to_f32)(const uint16_t* from, float* to, int64_t n);
@@ -117,7 +123,8 @@ template <class T>
 struct TypedLoops {
   ElementwiseLoops elementwise;
   RowLoops<T> rows;
-  UpdateLoops<T> update;
+  ChannelLoops<T> channels;
+  const UpdateLoop<T>* update;  // indexed by math::UpdateOps
   GemmLoops<T> gemm;
 };
 

@@ -27,4 +27,10 @@ void embedding_backward(const Loops& loops, const View& dy, const View& ids, con
                         double beta);
 void extent(const View& ids, int64_t* smallest, int64_t* largest);
 
+void rms_norm(const Loops& loops, const View& x, const View& weight, double epsilon, const View& y,
+              const View& inverse_rms);
+void rms_norm_backward(const Loops& loops, const View& dy, const View& x, const View& weight,
+                       const View& inverse_rms, const View& dx, const View& dweight,
+                       const double beta[2]);
+
 }  // namespace lockstep::cpu

@@ -5,7 +5,6 @@
 
 namespace lockstep::cpu {
 
-void adam(const Loops& loops, const UpdateRun* runs, int count, const AdamOptions& options);
-void sgd(const Loops& loops, const UpdateRun* runs, int count, const SgdOptions& options);
+void update(const Loops& loops, int op, const UpdateRun* runs, int count);
 
 }  // namespace lockstep::cpu

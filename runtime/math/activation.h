@@ -9,7 +9,7 @@ struct Sigmoid {
   static constexpr const char* name = "sigmoid";
   template <class T>
   LOCKSTEP_HD T operator()(const T& x) const {
-    return T(1.0) / (T(1.0) + exp(-x));
+    return sigmoid(x);
   }
   template <class T>
   LOCKSTEP_HD constexpr auto grad(const T&, const T& y) const {
@@ -58,7 +58,7 @@ struct GeluTanh {
     const T square = x * x;
     const T u = T(1.5957691216057308) * x * (T(1.0) + T(0.044715) * square);
     const T slope = T(1.5957691216057308) * (T(1.0) + T(0.134145) * square);
-    const T gate = T(1.0) / (T(1.0) + exp(-u));
+    const T gate = sigmoid(u);
     return Partials{gate + x * gate * (T(1.0) - gate) * slope};
   }
 };
@@ -71,21 +71,26 @@ struct Silu {
   }
   template <class T>
   LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
-    const T gate = T(1.0) / (T(1.0) + exp(-x));
+    const T gate = sigmoid(x);
     return Partials{gate * (T(1.0) + x * (T(1.0) - gate))};
   }
 };
 
-// log(1 + e^x), and x itself above 20.
+// log(1 + e^(beta x)) / beta, and x itself where beta x is above the threshold.
 struct Softplus {
   static constexpr const char* name = "softplus";
+  double beta;
+  double threshold;
   template <class T>
   LOCKSTEP_HD T operator()(const T& x) const {
-    return select(x > T(20.0), x, log1p(exp(select(x > T(20.0), T(0.0), x))));
+    const T u = T(beta) * x;
+    const T safe = select(u > T(threshold), T(0.0), u);
+    return select(u > T(threshold), x, log1p(exp(safe)) / T(beta));
   }
   template <class T>
   LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
-    return Partials{select(x > T(20.0), T(1.0), T(1.0) / (T(1.0) + exp(-x)))};
+    const T u = T(beta) * x;
+    return Partials{select(u > T(threshold), T(1.0), sigmoid(u))};
   }
 };
 
@@ -99,6 +104,149 @@ struct LeakyRelu {
   template <class T>
   LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
     return Partials{select(x > T(0.0), T(1.0), T(slope))};
+  }
+};
+
+// log(sigmoid(x)); the exponent is never positive.
+struct LogSigmoid {
+  static constexpr const char* name = "logsigmoid";
+  template <class T>
+  LOCKSTEP_HD T operator()(const T& x) const {
+    const T negative = select(x < T(0.0), x, T(0.0));
+    return negative - log1p(exp(select(x < T(0.0), x, -x)));
+  }
+  template <class T>
+  LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
+    return Partials{sigmoid(-x)};
+  }
+};
+
+// x where positive, else e^x - 1 stretched: the three forms of Clevert et al. 2016, Klambauer et
+// al. 2017 and Barron 2017. The branch not taken gets 0, which no exponential overflows.
+template <class T>
+LOCKSTEP_HD constexpr T negative_part(const T& x) {
+  return select(x < T(0.0), x, T(0.0));
+}
+
+struct Elu {
+  static constexpr const char* name = "elu";
+  double alpha;
+  template <class T>
+  LOCKSTEP_HD T operator()(const T& x) const {
+    return select(x < T(0.0), T(alpha) * expm1(negative_part(x)), x);
+  }
+  template <class T>
+  LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
+    return Partials{select(x <= T(0.0), T(alpha) * exp(negative_part(x)), T(1.0))};
+  }
+};
+
+struct Selu {
+  static constexpr const char* name = "selu";
+  static constexpr double kScale = 1.0507009873554804934193349852946;
+  static constexpr double kAlpha = 1.6732632423543772848170429916717;
+  template <class T>
+  LOCKSTEP_HD T operator()(const T& x) const {
+    return select(x < T(0.0), T(kScale * kAlpha) * expm1(negative_part(x)), T(kScale) * x);
+  }
+  template <class T>
+  LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
+    return Partials{select(x <= T(0.0), T(kScale * kAlpha) * exp(negative_part(x)), T(kScale))};
+  }
+};
+
+struct Celu {
+  static constexpr const char* name = "celu";
+  double alpha;
+  template <class T>
+  LOCKSTEP_HD T operator()(const T& x) const {
+    return select(x < T(0.0), T(alpha) * expm1(negative_part(x) / T(alpha)), x);
+  }
+  template <class T>
+  LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
+    // PyTorch's backward rounds alpha to float, in double too.
+    const double scale = 1 / static_cast<double>(static_cast<float>(alpha));
+    const T slope = T(alpha * scale) * exp(negative_part(x) * T(scale));
+    return Partials{select(x <= T(0.0), slope, T(1.0))};
+  }
+};
+
+// x tanh(softplus(x)) (Misra 2019), with the tangent as a fraction in e^x: for n = e^x it is
+// w / (w + 2) with w = n (n + 2), which loses no digits on either side and is 1 above 20.
+struct Mish {
+  static constexpr const char* name = "mish";
+  template <class T>
+  LOCKSTEP_HD T operator()(const T& x) const {
+    const T n = exp(select(x > T(20.0), T(20.0), x));
+    const T w = n * (n + T(2.0));
+    return x * (w / (w + T(2.0)));
+  }
+  template <class T>
+  LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
+    const T below = select(x > T(20.0), T(20.0), x);
+    const T n = exp(below);
+    const T w = n * (n + T(2.0));
+    const T sum = w + T(2.0);
+    const T slope = w / sum + below * (T(4.0) * n * (n + T(1.0)) / (sum * sum));
+    return Partials{select(x > T(20.0), T(1.0), slope)};
+  }
+};
+
+// clamp, but the derivative at NaN is 1.
+struct HardTanh {
+  static constexpr const char* name = "hardtanh";
+  double low;
+  double high;
+  template <class T>
+  LOCKSTEP_HD T operator()(const T& x) const {
+    const T raised = select(x < T(low), T(low), x);
+    return select(raised > T(high), T(high), raised);
+  }
+  template <class T>
+  LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
+    return Partials{select(x <= T(low), T(0.0), select(x >= T(high), T(0.0), T(1.0)))};
+  }
+};
+
+// x relu6(x + 3) / 6 (Howard et al. 2019).
+struct HardSwish {
+  static constexpr const char* name = "hardswish";
+  template <class T>
+  LOCKSTEP_HD T operator()(const T& x) const {
+    const T raised = select(x < T(-3.0), T(0.0), x + T(3.0));
+    return x * select(x > T(3.0), T(6.0), raised) / T(6.0);
+  }
+  template <class T>
+  LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
+    const T inside = select(x < T(3.0), x / T(3.0) + T(0.5), T(1.0));
+    return Partials{select(x <= T(-3.0), T(0.0), inside)};
+  }
+};
+
+struct HardSigmoid {
+  static constexpr const char* name = "hardsigmoid";
+  static constexpr double kSixth = 1.0F / 6.0F;  // a float in PyTorch's backward, in double too
+  template <class T>
+  LOCKSTEP_HD T operator()(const T& x) const {
+    const T raised = select(x < T(-3.0), T(0.0), x + T(3.0));
+    return select(x > T(3.0), T(6.0), raised) / T(6.0);
+  }
+  template <class T>
+  LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
+    return Partials{select((x > T(-3.0)) & (x < T(3.0)), T(kSixth), T(0.0))};
+  }
+};
+
+struct Softsign {
+  static constexpr const char* name = "softsign";
+  template <class T>
+  LOCKSTEP_HD T operator()(const T& x) const {
+    return x / (T(1.0) + select(x < T(0.0), -x, x));
+  }
+  template <class T>
+  LOCKSTEP_HD constexpr auto grad(const T& x, const T&) const {
+    const T size = T(1.0) + select(x < T(0.0), -x, select(x > T(0.0), x, T(0.0)));
+    return Partials{T(1.0) / (size * size)};
   }
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "lockstep/runtime/math/division.h"
 #include "lockstep/runtime/math/functor.h"
 
 // Conventions are PyTorch's: maximum and minimum give half of the gradient to each operand where
@@ -42,17 +43,17 @@ struct Mul {
   }
 };
 
-struct Div {
-  static constexpr const char* name = "div";
-  template <class T>
-  LOCKSTEP_HD T operator()(const T& a, const T& b) const {
-    return a / b;
+// Wraps, as multiplying does; 1/a^-b, cut to an integer, where b is negative.
+LOCKSTEP_HD constexpr int64_t pow(int64_t a, int64_t b) {
+  if (b < 0) return a == 1 ? 1 : a == -1 ? ((b & 1) != 0 ? -1 : 1) : 0;
+  uint64_t base = static_cast<uint64_t>(a);
+  uint64_t product = 1;
+  for (uint64_t left = static_cast<uint64_t>(b); left != 0; left >>= 1) {
+    if ((left & 1) != 0) product *= base;
+    base *= base;
   }
-  template <class T>
-  LOCKSTEP_HD constexpr auto grad(const T& a, const T& b, const T&) const {
-    return Partials{T(1.0) / b, -(a / b) / b};
-  }
-};
+  return static_cast<int64_t>(product);
+}
 
 struct Pow {
   static constexpr const char* name = "pow";
@@ -112,9 +113,13 @@ struct Atan2 {
 };
 
 // The order is the index in every table. Append.
-using BinaryOps = TypeList<Add, Sub, Mul, Div, Pow, Maximum, Minimum, Atan2>;
+using BinaryOps = TypeList<Add, Sub, Mul, Div, Pow, Maximum, Minimum, Atan2, FloorDivide,
+                           TruncDivide, Fmod, Remainder>;
 
-// Those that are also defined on integers, exactly.
-using IntegerBinaryOps = TypeList<Add, Sub, Mul, Maximum, Minimum>;
+// Those that are also defined on integers, exactly, and those of them on bool. The others take
+// integers to f32.
+using IntegerBinaryOps =
+    TypeList<Add, Sub, Mul, Pow, Maximum, Minimum, FloorDivide, TruncDivide, Fmod, Remainder>;
+using BooleanBinaryOps = TypeList<Add, Mul, Maximum, Minimum>;
 
 }  // namespace lockstep::math

@@ -52,7 +52,32 @@ struct Ge {
   }
 };
 
+// What is not 0 is true, NaN too.
+struct LogicalAnd {
+  static constexpr const char* name = "logical_and";
+  template <class T>
+  LOCKSTEP_HD bool operator()(const T& a, const T& b) const {
+    return (a != T(0.0)) & (b != T(0.0));
+  }
+};
+
+struct LogicalOr {
+  static constexpr const char* name = "logical_or";
+  template <class T>
+  LOCKSTEP_HD bool operator()(const T& a, const T& b) const {
+    return (a != T(0.0)) | (b != T(0.0));
+  }
+};
+
+struct LogicalXor {
+  static constexpr const char* name = "logical_xor";
+  template <class T>
+  LOCKSTEP_HD bool operator()(const T& a, const T& b) const {
+    return (a != T(0.0)) != (b != T(0.0));
+  }
+};
+
 // The order is the index in every table. Append.
-using CompareOps = TypeList<Eq, Ne, Lt, Le, Gt, Ge>;
+using CompareOps = TypeList<Eq, Ne, Lt, Le, Gt, Ge, LogicalAnd, LogicalOr, LogicalXor>;
 
 }  // namespace lockstep::math

@@ -92,6 +92,12 @@ LOCKSTEP_HD float cos(float x) { return ::cosf(x); }
 LOCKSTEP_HD double cos(double x) { return ::cos(x); }
 LOCKSTEP_HD float tan(float x) { return ::tanf(x); }
 LOCKSTEP_HD double tan(double x) { return ::tan(x); }
+LOCKSTEP_HD float asin(float x) { return ::asinf(x); }
+LOCKSTEP_HD double asin(double x) { return ::asin(x); }
+LOCKSTEP_HD float acos(float x) { return ::acosf(x); }
+LOCKSTEP_HD double acos(double x) { return ::acos(x); }
+LOCKSTEP_HD float atan(float x) { return ::atanf(x); }
+LOCKSTEP_HD double atan(double x) { return ::atan(x); }
 LOCKSTEP_HD float tanh(float x) { return ::tanhf(x); }
 LOCKSTEP_HD double tanh(double x) { return ::tanh(x); }
 LOCKSTEP_HD float sinh(float x) { return ::sinhf(x); }
@@ -100,6 +106,8 @@ LOCKSTEP_HD float cosh(float x) { return ::coshf(x); }
 LOCKSTEP_HD double cosh(double x) { return ::cosh(x); }
 LOCKSTEP_HD float erf(float x) { return ::erff(x); }
 LOCKSTEP_HD double erf(double x) { return ::erf(x); }
+LOCKSTEP_HD float erfc(float x) { return ::erfcf(x); }
+LOCKSTEP_HD double erfc(double x) { return ::erfc(x); }
 LOCKSTEP_HD float pow(float x, float y) { return ::powf(x, y); }
 LOCKSTEP_HD double pow(double x, double y) { return ::pow(x, y); }
 LOCKSTEP_HD float atan2(float y, float x) { return ::atan2f(y, x); }
@@ -111,6 +119,13 @@ LOCKSTEP_HD double ceil(double x) { return ::ceil(x); }
 // Halves go to the even neighbour.
 LOCKSTEP_HD float round(float x) { return ::rintf(x); }
 LOCKSTEP_HD double round(double x) { return ::rint(x); }
+
+LOCKSTEP_HD float trunc(float x) { return ::truncf(x); }
+LOCKSTEP_HD double trunc(double x) { return ::trunc(x); }
+LOCKSTEP_HD float fmod(float x, float y) { return ::fmodf(x, y); }
+LOCKSTEP_HD double fmod(double x, double y) { return ::fmod(x, y); }
+LOCKSTEP_HD float sigmoid(float x) { return 1 / (1 + ::expf(-x)); }
+LOCKSTEP_HD double sigmoid(double x) { return 1 / (1 + ::exp(-x)); }
 
 // condition ? a : b, both evaluated.
 LOCKSTEP_HD constexpr float select(bool condition, float a, float b) { return condition ? a : b; }

@@ -47,12 +47,16 @@ constexpr Probe select(const Probe& condition, const Probe& a, const Probe& b) {
 constexpr Probe select(bool, const Probe& a, const Probe& b) { return Probe::of(a, b); }
 constexpr Probe exp(const Probe& x) { return Probe::of(x); }
 constexpr Probe log(const Probe& x) { return Probe::of(x); }
+constexpr Probe sqrt(const Probe& x) { return Probe::of(x); }
 constexpr Probe sin(const Probe& x) { return Probe::of(x); }
 constexpr Probe cos(const Probe& x) { return Probe::of(x); }
 constexpr Probe tanh(const Probe& x) { return Probe::of(x); }
 constexpr Probe sinh(const Probe& x) { return Probe::of(x); }
 constexpr Probe cosh(const Probe& x) { return Probe::of(x); }
 constexpr Probe erf(const Probe& x) { return Probe::of(x); }
+constexpr Probe sigmoid(const Probe& x) { return Probe::of(x); }
+constexpr Probe trunc_divide(const Probe& a, const Probe& b) { return Probe::of(a, b); }
+constexpr Probe floor_divide(const Probe& a, const Probe& b) { return Probe::of(a, b); }
 constexpr Probe pow(const Probe& x, const Probe& y) { return Probe::of(x, y); }
 
 // What one partial derivative needs. For unary functors `a` is x and there is no `b`.

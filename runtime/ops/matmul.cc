@@ -32,9 +32,13 @@ Shape with_matrix(Shape lead, int64_t rows, int64_t columns) {
 }  // namespace
 
 Array matmul(const Array& a, const Array& b, Into into) {
+  LOCKSTEP_CHECK(a && b, "matmul: an empty array, expected one with values");
   LOCKSTEP_CHECK(a.rank() >= 2 && b.rank() >= 2 && a.dim(-1) == b.dim(-2), "matmul: shapes ",
-                 a.shape(), " and ", b.shape());
-  LOCKSTEP_CHECK(a.dtype() == b.dtype(), "matmul: dtypes ", a.dtype(), " and ", b.dtype());
+                 a.shape(), " and ", b.shape(), ", expected [..., m, k] and [..., k, n]");
+  LOCKSTEP_CHECK(a.dtype() == b.dtype() && a.dtype() != DType::boolean, "matmul: dtypes ",
+                 a.dtype(), " and ", b.dtype(), ", expected one, floating or integer");
+  LOCKSTEP_CHECK(a.device() == b.device(), "matmul: devices ", a.device().to_string(), " and ",
+                 b.device().to_string());
   const int64_t m = a.dim(-2), k = a.dim(-1), n = b.dim(-1);
   const Shape lead = broadcast_shapes("matmul", leading(a), leading(b));
   into = accept(into, with_matrix(lead, m, n), a.dtype(), a.device());

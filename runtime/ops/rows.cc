@@ -1,11 +1,11 @@
 #include "lockstep/runtime/ops/rows.h"
 
+#include "lockstep/runtime/math/compare.h"
 #include "lockstep/runtime/ops/elementwise.h"
+#include "lockstep/runtime/ops/index.h"
 
 namespace lockstep::kernels {
 namespace {
-
-DType statistics_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 // [rows, width] window on a contiguous array.
 Array as_rows(const Array& x) {
@@ -14,14 +14,32 @@ Array as_rows(const Array& x) {
   return x.try_view({width == 0 ? 0 : x.elements() / width, width});
 }
 
-void check_ids(const char* name, const Array& ids, int64_t count, int64_t ignore) {
-  LOCKSTEP_CHECK(ids.dtype() == DType::i64, name, ": indices of ", ids.dtype(), ", expected i64");
-  if (ids.elements() == 0) return;
+// Throws Error unless every target is a class or to be ignored.
+void check_targets(const Array& targets, int64_t classes, int64_t ignore) {
+  if (targets.elements() == 0) return;
   int64_t smallest = 0, largest = 0;
-  of(ids).extent(ids.view(), &smallest, &largest);
-  LOCKSTEP_CHECK((smallest >= 0 || smallest == ignore) && largest < count, name, ": index ",
-                 smallest < 0 && smallest != ignore ? smallest : largest, " is outside [0, ", count,
-                 ")");
+  of(targets).extent(targets.view(), &smallest, &largest);
+  if (smallest >= 0 && largest < classes) return;
+  const Array ignored =
+      compare("cross_entropy", {math::index_of<math::CompareOps, math::Eq>}, targets,
+              Array::full({}, static_cast<double>(ignore), DType::i64, targets.device()));
+  const Array some = Array::zeros({}, DType::i64, targets.device());
+  check_range("cross_entropy", where(ignored, some, targets), classes);
+}
+
+void check_affine(const char* name, const Array& weight, const Array& x) {
+  if (!weight) return;
+  LOCKSTEP_CHECK(weight.shape() == Shape{x.dim(-1)} && is_floating(weight.dtype()) &&
+                     weight.device() == x.device(),
+                 name, ": a weight or bias of shape ", weight.shape(), " ", weight.dtype(),
+                 " for rows of ", x.dim(-1), " ", x.dtype());
+}
+
+// The view of a dense copy, which `memory` keeps; none for an empty array.
+View dense_view(const Array& x, Array* memory) {
+  if (!x) return View();
+  *memory = contiguous(x);
+  return memory->view();
 }
 
 // An offer serves a kernel that wants contiguous memory only where it is contiguous.
@@ -31,6 +49,8 @@ Into accept_contiguous(const Into& offer, const Shape& shape, DType dtype, Devic
 }
 
 }  // namespace
+
+DType statistics_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 Array softmax(const Array& x, bool log) {
   const Array dense = contiguous(x);
@@ -48,18 +68,15 @@ Array softmax_backward(const Array& y, const Array& dy, bool log, Into into) {
 
 LayerNorm layer_norm(const Array& x, const Array& weight, const Array& bias, double epsilon) {
   LOCKSTEP_CHECK(x.rank() >= 1, "layer_norm: a scalar");
-  for (const Array* affine : {&weight, &bias}) {
-    LOCKSTEP_CHECK(!*affine || (affine->shape() == Shape{x.dim(-1)} &&
-                                affine->dtype() == x.dtype() && affine->contiguous()),
-                   "layer_norm: weight or bias does not fit rows of ", x.dim(-1), " ", x.dtype());
-  }
+  for (const Array* affine : {&weight, &bias}) check_affine("layer_norm", *affine, x);
   const Array dense = as_rows(contiguous(x));
+  Array dense_weight, dense_bias;
   LayerNorm result;
   result.y = Array::empty(x.shape(), x.dtype(), x.device());
   const Shape rows{dense.dim(0)};
   result.mean = Array::empty(rows, statistics_dtype(x.dtype()), x.device());
   result.inverse_deviation = Array::empty(rows, statistics_dtype(x.dtype()), x.device());
-  of(x).layer_norm(dense.view(), weight ? weight.view() : View(), bias ? bias.view() : View(),
+  of(x).layer_norm(dense.view(), dense_view(weight, &dense_weight), dense_view(bias, &dense_bias),
                    epsilon, as_rows(result.y).view(), result.mean.view(),
                    result.inverse_deviation.view());
   return result;
@@ -72,24 +89,58 @@ LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Ar
   Into dx, dweight, dbias;
   if (wanted.x) dx = accept_contiguous(wanted.into_x, x.shape(), x.dtype(), x.device());
   if (wanted.weight) {
-    dweight = accept_contiguous(wanted.into_weight, width, x.dtype(), x.device());
+    dweight = accept_contiguous(wanted.into_weight, width, weight.dtype(), x.device());
   }
-  if (wanted.bias) dbias = accept_contiguous(wanted.into_bias, width, x.dtype(), x.device());
+  if (wanted.bias) {
+    dbias = accept_contiguous(wanted.into_bias, width, wanted.bias_dtype, x.device());
+  }
   const double betas[3] = {dx.beta, dweight.beta, dbias.beta};
+  Array dense_weight;
   of(x).layer_norm_backward(
-      as_rows(contiguous(dy)).view(), dense.view(), weight ? weight.view() : View(),
+      as_rows(contiguous(dy)).view(), dense.view(), dense_view(weight, &dense_weight),
       saved.mean.view(), saved.inverse_deviation.view(),
       dx ? as_rows(dx.destination).view() : View(), dweight ? dweight.destination.view() : View(),
       dbias ? dbias.destination.view() : View(), betas);
   return {dx.destination, dweight.destination, dbias.destination};
 }
 
+RmsNorm rms_norm(const Array& x, const Array& weight, double epsilon) {
+  LOCKSTEP_CHECK(x.rank() >= 1, "rms_norm: a scalar");
+  check_affine("rms_norm", weight, x);
+  const Array dense = as_rows(contiguous(x));
+  RmsNorm result{Array::empty(x.shape(), x.dtype(), x.device()),
+                 Array::empty({dense.dim(0)}, statistics_dtype(x.dtype()), x.device())};
+  Array dense_weight;
+  of(x).rms_norm(dense.view(), dense_view(weight, &dense_weight), epsilon, as_rows(result.y).view(),
+                 result.inverse_rms.view());
+  return result;
+}
+
+LayerNormGradients rms_norm_backward(const Array& dy, const Array& x, const Array& weight,
+                                     const Array& inverse_rms, const LayerNormWanted& wanted) {
+  const Array dense = as_rows(contiguous(x));
+  Into dx, dweight;
+  if (wanted.x) dx = accept_contiguous(wanted.into_x, x.shape(), x.dtype(), x.device());
+  if (wanted.weight) {
+    dweight = accept_contiguous(wanted.into_weight, {x.dim(-1)}, weight.dtype(), x.device());
+  }
+  const double betas[2] = {dx.beta, dweight.beta};
+  Array dense_weight;
+  of(x).rms_norm_backward(as_rows(contiguous(dy)).view(), dense.view(),
+                          dense_view(weight, &dense_weight), inverse_rms.view(),
+                          dx ? as_rows(dx.destination).view() : View(),
+                          dweight ? dweight.destination.view() : View(), betas);
+  return {dx.destination, dweight.destination, {}};
+}
+
 CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ignore) {
   LOCKSTEP_CHECK(logits.rank() == 2 && targets.shape() == Shape{logits.dim(0)},
                  "cross_entropy: logits of shape ", logits.shape(), " and targets of shape ",
                  targets.shape(), ", expected [rows, classes] and [rows]");
+  LOCKSTEP_CHECK(targets.dtype() == DType::i64, "cross_entropy: targets of ", targets.dtype(),
+                 ", expected i64");
   const Array dense_targets = contiguous(targets);
-  check_ids("cross_entropy", dense_targets, logits.dim(1), ignore);
+  check_targets(dense_targets, logits.dim(1), ignore);
   const DType dtype = statistics_dtype(logits.dtype());
   CrossEntropy result{Array::empty(targets.shape(), dtype, logits.device()),
                       Array::empty(targets.shape(), dtype, logits.device())};
@@ -109,8 +160,8 @@ Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t 
 
 Array embedding(const Array& table, const Array& ids) {
   LOCKSTEP_CHECK(table.rank() == 2, "embedding: a table of shape ", table.shape());
-  const Array dense_ids = contiguous(ids);
-  check_ids("embedding", dense_ids, table.dim(0), 0);
+  const Array dense_ids = contiguous(as_index("embedding", ids, table));
+  check_range("embedding", dense_ids, table.dim(0));
   Shape shape = ids.shape();
   shape.append(table.dim(1));
   Array out = Array::empty(shape, table.dtype(), table.device());
@@ -127,33 +178,50 @@ Array embedding_backward(const Array& dy, const Array& ids, const Shape& table, 
   return into.destination;
 }
 
-Attention attention(const Array& q, const Array& k, const Array& v, AttentionOptions options) {
+namespace {
+
+// The kernels want whole rows of features.
+Array with_dense_features(const Array& x) {
+  return x.dim(3) <= 1 || x.strides()[3] == 1 ? x : copy(x);
+}
+
+void set_bias(const Array& q, const Array& k, const Array& bias, AttentionOptions* options) {
+  if (bias) options->bias = bias.expand({q.dim(0), q.dim(1), q.dim(2), k.dim(2)}).view();
+}
+
+}  // namespace
+
+Attention attention(const Array& q, const Array& k, const Array& v, AttentionOptions options,
+                    const Array& bias) {
   LOCKSTEP_CHECK(q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && q.dim(0) == k.dim(0) &&
                      q.dim(1) == k.dim(1) && q.dim(3) == k.dim(3) && k.dim(2) == v.dim(2) &&
                      k.dim(0) == v.dim(0) && k.dim(1) == v.dim(1),
                  "attention: shapes ", q.shape(), ", ", k.shape(), ", ", v.shape(),
                  ", expected [batch, heads, time, feature]");
-  LOCKSTEP_CHECK(!options.causal || k.dim(2) >= q.dim(2), "attention: ", q.dim(2), " queries but ",
-                 k.dim(2), " keys");
   const Array memory =
       Array::empty({q.dim(0), q.dim(2), q.dim(1), v.dim(3)}, q.dtype(), q.device());
   Attention result{memory.transpose(1, 2), Array::empty({q.dim(0), q.dim(1), q.dim(2)},
                                                         statistics_dtype(q.dtype()), q.device())};
-  of(q).attention(q.view(), k.view(), v.view(), options, result.out.view(),
+  set_bias(q, k, bias, &options);
+  const Array dense[] = {with_dense_features(q), with_dense_features(k), with_dense_features(v)};
+  of(q).attention(dense[0].view(), dense[1].view(), dense[2].view(), options, result.out.view(),
                   result.log_sum_exp.view());
   return result;
 }
 
 void attention_backward(const Array& dout, const Array& q, const Array& k, const Array& v,
-                        const Attention& saved, AttentionOptions options, const Array& dq,
-                        const Array& dk, const Array& dv) {
-  const Array dense = dout.strides()[3] == 1 ? dout : copy(dout);
-  of(q).attention_backward(dense.view(), q.view(), k.view(), v.view(), saved.out.view(),
-                           saved.log_sum_exp.view(), options, dq.view(), dk.view(), dv.view());
+                        const Attention& saved, AttentionOptions options, const Array& bias,
+                        const Array& dq, const Array& dk, const Array& dv) {
+  set_bias(q, k, bias, &options);
+  const Array dense[] = {with_dense_features(dout), with_dense_features(q), with_dense_features(k),
+                         with_dense_features(v)};
+  of(q).attention_backward(dense[0].view(), dense[1].view(), dense[2].view(), dense[3].view(),
+                           saved.out.view(), saved.log_sum_exp.view(), options, dq.view(),
+                           dk.view(), dv.view());
 }
 
 Array dropout(const Array& x, double p, RandomKey key, Into into) {
-  LOCKSTEP_CHECK(p >= 0 && p < 1, "dropout: probability ", p, " is outside [0, 1)");
+  LOCKSTEP_CHECK(p >= 0 && p <= 1, "dropout: probability ", p, ", expected one in [0, 1]");
   into = accept_contiguous(into, x.shape(), x.dtype(), x.device());
   of(x).dropout(contiguous(x).view(), p, key, into.destination.view(), into.beta);
   return into.destination;

@@ -20,20 +20,20 @@ using Arithmetic =
     std::conditional_t<std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16>, float, T>;
 
 template <class T>
-T reduced_value(Reduction reduction, int size, int64_t i) {
+T reduced_value(ReduceOp reduction, int size, int64_t i) {
   int total = small_value(0, i);
   for (int rank = 1; rank < size; ++rank) {
     const int value = small_value(rank, i);
-    if (reduction == Reduction::max) {
+    if (reduction == ReduceOp::max) {
       total = std::max(total, value);
-    } else if (reduction == Reduction::min) {
+    } else if (reduction == ReduceOp::min) {
       total = std::min(total, value);
     } else {
       total += value;
     }
   }
   using A = Arithmetic<T>;
-  if (reduction != Reduction::mean) return static_cast<T>(static_cast<A>(total));
+  if (reduction != ReduceOp::mean) return static_cast<T>(static_cast<A>(total));
   return static_cast<T>(static_cast<A>(total) * (A(1) / static_cast<A>(size)));
 }
 
@@ -42,7 +42,9 @@ template <class T>
 class Guarded {
  public:
   explicit Guarded(int64_t elements)
-      : whole_(Array::empty({elements + 1}, dtype_of<T>)), elements_(elements) {
+      : Guarded(Array::empty({elements + 1}, dtype_of<T>), elements) {}
+  // In `whole`, which has one element more.
+  Guarded(Array whole, int64_t elements) : whole_(std::move(whole)), elements_(elements) {
     std::fill_n(values(), elements + 1, static_cast<T>(Arithmetic<T>(99)));
   }
   Array array() const { return whole_.narrow(0, 0, elements_); }
@@ -71,7 +73,7 @@ T typed_value(int rank, int64_t i) {
 }
 
 template <class T>
-void check_all_reduce(Communicator& communicator, int64_t elements, Reduction reduction) {
+void check_all_reduce(Communicator& communicator, int64_t elements, ReduceOp reduction) {
   Guarded<T> values(elements);
   for (int64_t i = 0; i < elements; ++i)
     values.values()[i] = typed_value<T>(communicator.rank(), i);
@@ -80,8 +82,21 @@ void check_all_reduce(Communicator& communicator, int64_t elements, Reduction re
                [&](int64_t i) { return reduced_value<T>(reduction, communicator.size(), i); });
 }
 
+// In memory for buckets, which the transport may reduce another way.
 template <class T>
-void check_reduce_scatter(Communicator& communicator, int64_t elements, Reduction reduction) {
+void check_bucket(Communicator& communicator, int64_t elements, ReduceOp reduction) {
+  Guarded<T> values(communicator.allocate_bucket(elements + 1, dtype_of<T>), elements);
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    for (int64_t i = 0; i < elements; ++i)
+      values.values()[i] = typed_value<T>(communicator.rank(), i);
+    communicator.all_reduce(values.array(), reduction, {.what = "bucket"}).wait();
+    values.check("all_reduce of a bucket", communicator,
+                 [&](int64_t i) { return reduced_value<T>(reduction, communicator.size(), i); });
+  }
+}
+
+template <class T>
+void check_reduce_scatter(Communicator& communicator, int64_t elements, ReduceOp reduction) {
   const int rank = communicator.rank();
   const int size = communicator.size();
   const int64_t first = rank * elements;
@@ -137,10 +152,11 @@ void check_broadcast(Communicator& communicator, int64_t elements) {
 inline void check_collectives(Communicator& communicator, DType dtype, int64_t elements) {
   dispatch(dtype, [&]<class T>(Type<T>) {
     if constexpr (!std::is_same_v<T, bool>) {
-      for (const Reduction reduction :
-           {Reduction::sum, Reduction::mean, Reduction::max, Reduction::min}) {
-        if (reduction == Reduction::mean && !is_floating(dtype)) continue;
+      for (const ReduceOp reduction :
+           {ReduceOp::sum, ReduceOp::mean, ReduceOp::max, ReduceOp::min}) {
+        if (reduction == ReduceOp::mean && !is_floating(dtype)) continue;
         check_all_reduce<T>(communicator, elements, reduction);
+        check_bucket<T>(communicator, elements, reduction);
         check_reduce_scatter<T>(communicator, elements, reduction);
       }
       check_all_gather<T>(communicator, elements);
@@ -158,7 +174,7 @@ inline void check_in_flight(Communicator& communicator, int count, int64_t eleme
     values.push_back(Array::empty({elements}, DType::f32));
     std::fill_n(values.back().data<float>(), elements, static_cast<float>(n + communicator.rank()));
     works.push_back(
-        communicator.all_reduce(values.back(), Reduction::sum, {.what = "in flight", .bucket = n}));
+        communicator.all_reduce(values.back(), ReduceOp::sum, {.what = "in flight", .bucket = n}));
   }
   const int size = communicator.size();
   for (int n = count - 1; n >= 0; --n) {

@@ -7,14 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "lockstep/autograd/gradient_check.h"
 #include "lockstep/autograd/ops.h"
 #include "lockstep/autograd/tensor.h"
 #include "lockstep/runtime/kernels.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
+// autograd/gradient_check.h as expectations.
 namespace lockstep::testing {
 
-using Function = std::function<Tensor(const std::vector<Tensor>&)>;
+using Function = DifferentiableFunction;
 
 // Reproducible values in (low, high), f64.
 inline Array random_array(Shape shape, uint64_t seed, double low = -1, double high = 1) {
@@ -34,65 +36,32 @@ inline std::vector<Tensor> variables(const std::vector<Array>& inputs) {
   return tensors;
 }
 
+inline std::vector<Tensor> tensors_of(const std::vector<Array>& inputs) {
+  return {inputs.begin(), inputs.end()};
+}
+
+inline void expect_passed(const GradientReport& report) {
+  EXPECT_TRUE(report.passed()) << report.to_string();
+}
+
 // `gradients` (absent: zero) of the scalar `value()` by each element of `tensors`, against central
 // differences.
 inline void expect_differences(const std::vector<Tensor>& tensors,
                                const std::vector<Tensor>& gradients,
                                const std::function<double()>& value, double tolerance) {
-  constexpr double kStep = 1e-5;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const Array& x = tensors[i].value();
-    for (int64_t j = 0; j < x.elements(); ++j) {
-      double& element = x.data<double>()[j];
-      const double before = element;
-      element = before + kStep;
-      const double above = value();
-      element = before - kStep;
-      const double below = value();
-      element = before;
-      const double expected = (above - below) / (2 * kStep);
-      const double found =
-          gradients[i] ? kernels::contiguous(gradients[i].value()).data<double>()[j] : 0.0;
-      EXPECT_NEAR(found, expected, tolerance * std::max(1.0, std::abs(expected)))
-          << "input " << i << ", element " << j;
-    }
-  }
+  expect_passed(compare_with_differences(tensors, gradients, value, {.tolerance = tolerance}));
 }
 
-// The gradients of sum(f(inputs) * weights). Inputs are contiguous f64 arrays.
+// The gradients of sum(f(inputs) * weights).
 inline void expect_gradients(const Function& f, const std::vector<Array>& inputs,
                              double tolerance = 1e-6) {
-  const std::vector<Tensor> tensors = variables(inputs);
-  const Tensor y = f(tensors);
-  const Array weights = random_array(y.shape(), 99);
-  const Tensor seed{weights};
-  const auto gradients = grad({&y, 1}, tensors, {&seed, 1}, {.allow_unused = true});
-  expect_differences(
-      tensors, gradients, [&] { return weighted_sum(f(tensors), weights); }, tolerance);
+  expect_passed(gradient_check(f, tensors_of(inputs), {.tolerance = tolerance}));
 }
 
 // The same for the gradients themselves: recorded, then differentiated once more.
 inline void expect_second_gradients(const Function& f, const std::vector<Array>& inputs,
                                     double tolerance = 1e-5) {
-  const std::vector<Tensor> tensors = variables(inputs);
-  const auto weighted_gradients = [&] {
-    const Tensor y = f(tensors);
-    const Tensor seed{random_array(y.shape(), 99)};
-    const auto gradients =
-        grad({&y, 1}, tensors, {&seed, 1}, {.create_graph = true, .allow_unused = true});
-    Tensor total;
-    for (size_t i = 0; i < gradients.size(); ++i) {
-      if (!gradients[i]) continue;
-      const Tensor part = sum(gradients[i] * Tensor(random_array(tensors[i].shape(), 7 + i)));
-      total = total ? total + part : part;
-    }
-    return total;
-  };
-  const Tensor total = weighted_gradients();
-  ASSERT_TRUE(total.requires_grad()) << "the gradient was not recorded";
-  const auto second = grad({&total, 1}, tensors, {}, {.allow_unused = true});
-  expect_differences(
-      tensors, second, [&] { return weighted_gradients().item(); }, tolerance);
+  expect_passed(second_gradient_check(f, tensors_of(inputs), {.tolerance = tolerance}));
 }
 
 // The recorded form of every gradient equals the fused one.

@@ -65,8 +65,8 @@ void run_checks(Communicator& communicator) {
       check_collectives(communicator, dtype, elements);
     }
   }
-  check_all_reduce<float>(communicator, (32 << 20) / 4, Reduction::sum);
-  check_reduce_scatter<float>(communicator, 3'000'001, Reduction::mean);
+  check_all_reduce<float>(communicator, (32 << 20) / 4, ReduceOp::sum);
+  check_reduce_scatter<float>(communicator, 3'000'001, ReduceOp::mean);
   check_all_gather<double>(communicator, 1'000'001);
   check_in_flight(communicator, 30, 10'000);
   check_split(communicator);
@@ -97,7 +97,7 @@ void run_late(std::unique_ptr<Communicator> communicator) {
   const Array values = Array::empty({1 << 20}, DType::f32);
   std::fill_n(values.data<float>(), values.elements(), 1.0f);
   const Work late =
-      communicator->all_reduce(values, Reduction::sum, {.what = "gradients", .bucket = 3});
+      communicator->all_reduce(values, ReduceOp::sum, {.what = "gradients", .bucket = 3});
   const Work after = communicator->barrier();
   std::string error;
   try {
@@ -121,7 +121,7 @@ void run_mismatch(std::unique_ptr<Communicator> communicator) {
   const int last = communicator->size() - 1;
   const Array values = Array::empty({communicator->rank() == last ? 20'000 : 10}, DType::f32);
   try {
-    communicator->all_reduce(values, Reduction::sum, {.what = "gradients"}).wait();
+    communicator->all_reduce(values, ReduceOp::sum, {.what = "gradients"}).wait();
   } catch (const CollectiveError& error) {
     const std::string expected = "rank 0 all_reduce(sum) of 10 f32 as #1 \"gradients\"; rank " +
                                  std::to_string(last) +

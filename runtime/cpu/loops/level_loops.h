@@ -1,5 +1,6 @@
 #pragma once
 
+#include "lockstep/runtime/cpu/loops/channel_loops.h"
 #include "lockstep/runtime/cpu/loops/convert_loops.h"
 #include "lockstep/runtime/cpu/loops/elementwise_loops.h"
 #include "lockstep/runtime/cpu/loops/gemm_loops.h"
@@ -13,7 +14,8 @@ template <class T>
 constexpr TypedLoops<T> typed_loops() {
   return {.elementwise = elementwise_loops<T>(),
           .rows = row_loops<T>(),
-          .update = update_loops<T>(),
+          .channels = channel_loops<T>(),
+          .update = UpdateTable<T, math::UpdateOps>::loops,
           .gemm = {.workspace = gemm_workspace<T>, .multiply = gemm_loop<T>}};
 }
 

@@ -264,6 +264,44 @@ void row_layer_norm_parameter_gradients(const T* dy, const T* x, const T statist
 }
 
 template <class T>
+void row_rms_norm(const T* x, const T* weight, double epsilon, T* y, T* inverse_rms, int64_t n) {
+  const double squares = blocked_sum<T>(
+      n, [=](int64_t i) __attribute__((always_inline)) { return x[i] * x[i]; });
+  const T inverse = static_cast<T>(1 / ::sqrt(squares / static_cast<double>(n) + epsilon));
+  *inverse_rms = inverse;
+  if (weight == nullptr) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i] * inverse;
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i] * inverse * weight[i];
+  }
+}
+
+// With h = x / rms and g = dy * weight: dx = (g - h mean(g h)) / rms.
+template <class T>
+void row_rms_norm_input_gradient(const T* dy, const T* x, const T* weight, T inverse, T* dx,
+                                 int64_t n, T beta) {
+  const double count = static_cast<double>(n);
+  const T square = inverse * inverse;
+  if (weight == nullptr) {
+    const T slope = square * static_cast<T>(row_dot(dy, x, n) / count);
+    accumulate(
+        dx, n, beta, [=](int64_t i) __attribute__((always_inline)) {
+          return inverse * (dy[i] - x[i] * slope);
+        });
+    return;
+  }
+  const double dot = blocked_sum<T>(
+      n, [=](int64_t i) __attribute__((always_inline)) { return dy[i] * weight[i] * x[i]; });
+  const T slope = square * static_cast<T>(dot / count);
+  accumulate(
+      dx, n, beta, [=](int64_t i) __attribute__((always_inline)) {
+        return inverse * (dy[i] * weight[i] - x[i] * slope);
+      });
+}
+
+template <class T>
 T row_attention_exponentials(T* scores, T scale, T* maximum, int64_t n, int64_t padded) {
   // The padding joins the vectors: a scalar remainder would cost as much as a short row.
   for (int64_t i = n; i < padded; ++i) scores[i] = scores[0];
@@ -325,6 +363,8 @@ constexpr RowLoops<T> row_loops() {
           .layer_norm = row_layer_norm<T>,
           .layer_norm_input_gradient = row_layer_norm_input_gradient<T>,
           .layer_norm_parameter_gradients = row_layer_norm_parameter_gradients<T>,
+          .rms_norm = row_rms_norm<T>,
+          .rms_norm_input_gradient = row_rms_norm_input_gradient<T>,
           .attention_exponentials = row_attention_exponentials<T>,
           .attention_gradients = row_attention_gradients<T>,
           .dot = row_dot<T>,

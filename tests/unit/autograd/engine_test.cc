@@ -47,7 +47,7 @@ TEST(Engine, HessianVectorProductOfANetwork) {
                                    random_array({2, 5}, 4)};
   testing::expect_second_gradients(
       [&](const std::vector<Tensor>& w) {
-        const Tensor hidden = layer_norm(gelu(linear(Tensor(x), w[0], w[1])));
+        const Tensor hidden = layer_norm(gelu(linear(Tensor(x), w[0], w[1])), {5});
         const Array targets = Array::from<int64_t>({0, 1, 1, 0}, {4});
         return cross_entropy(linear(tanh(hidden), w[2]), Tensor(targets));
       },
@@ -111,7 +111,7 @@ TEST(Engine, OneInputTwiceWithGivenMemory) {
     if (seated) {
       static_cast<Leaf&>(*w.node()).seat_gradient(Array::full({4}, 9, DType::f64));
     }
-    sum(layer_norm(x, w, w)).backward();
+    sum(layer_norm(x, {4}, w, w)).backward();
     found.push_back(w.grad().to_vector<double>());
   }
   EXPECT_EQ(found[0], found[1]);

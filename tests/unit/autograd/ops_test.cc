@@ -16,75 +16,6 @@ struct Case {
   std::vector<Array> inputs;
 };
 
-std::vector<Case> unary_cases() {
-  std::vector<Case> cases;
-  // Away from kinks and inside every domain; steps and signs have the gradient 0 there.
-  const auto smooth = [&](const char* name, Tensor (*f)(const Tensor&), double low, double high) {
-    cases.push_back(
-        {name, [f](const auto& in) { return f(in[0]); }, {random_array({2, 3}, 1, low, high)}});
-  };
-  smooth("neg", neg, -2, 2);
-  smooth("abs", abs, 0.2, 2);
-  smooth("exp", exp, -2, 2);
-  smooth("expm1", expm1, -2, 2);
-  smooth("log", log, 0.3, 2);
-  smooth("log1p", log1p, -0.5, 2);
-  smooth("log2", log2, 0.3, 2);
-  smooth("sqrt", sqrt, 0.3, 2);
-  smooth("rsqrt", rsqrt, 0.3, 2);
-  smooth("reciprocal", reciprocal, 0.5, 2);
-  smooth("square", square, -2, 2);
-  smooth("sin", sin, -2, 2);
-  smooth("cos", cos, -2, 2);
-  smooth("tan", tan, -1, 1);
-  smooth("tanh", tanh, -2, 2);
-  smooth("sinh", sinh, -2, 2);
-  smooth("cosh", cosh, -2, 2);
-  smooth("erf", erf, -2, 2);
-  smooth("sigmoid", sigmoid, -2, 2);
-  smooth("relu", relu, 0.1, 2);
-  smooth("silu", silu, -2, 2);
-  smooth("softplus", softplus, -2, 2);
-  const auto with = [&](const char* name, Function f) {
-    cases.push_back({name, f, {random_array({2, 3}, 1, 0.2, 0.9)}});
-  };
-  with("gelu", [](const auto& in) { return gelu(in[0]); });
-  with("gelu_tanh", [](const auto& in) { return gelu(in[0], GeluForm::tanh); });
-  with("leaky_relu", [](const auto& in) { return leaky_relu(in[0] - 0.5, 0.1); });
-  with("clamp", [](const auto& in) { return clamp(in[0], 0.45, 0.55); });
-  with("pow_scalar", [](const auto& in) { return pow(in[0], 2.5); });
-  with("scalars", [](const auto& in) { return 3.0 - (2.0 * in[0] + 1.0) / 4.0 + 1.0 / in[0]; });
-  return cases;
-}
-
-std::vector<Case> binary_cases() {
-  std::vector<Case> cases;
-  const auto both = [&](const char* name, Tensor (*f)(const Tensor&, const Tensor&)) {
-    const Function function = [f](const auto& in) { return f(in[0], in[1]); };
-    const Array a = random_array({2, 3}, 1, 0.5, 1.5), b = random_array({2, 3}, 2, 0.5, 1.5);
-    cases.push_back({name, function, {a, b}});
-    cases.push_back(
-        {std::string(name) + "_broadcast", function, {a, random_array({3}, 3, 0.5, 1)}});
-    cases.push_back({std::string(name) + "_outer",
-                     function,
-                     {random_array({2, 1}, 4, 0.5, 1), random_array({1, 3}, 5, 1.1, 2)}});
-  };
-  both("add", add);
-  both("sub", sub);
-  both("mul", mul);
-  both("div", div);
-  both("pow", pow);
-  both("maximum", maximum);
-  both("minimum", minimum);
-  both("atan2", atan2);
-  cases.push_back(
-      {"same_operand_twice", [](const auto& in) { return in[0] * in[0]; }, {random_array({3}, 1)}});
-  cases.push_back({"where",
-                   [](const auto& in) { return where(in[0] > in[1], in[0] * in[0], in[1]); },
-                   {random_array({2, 3}, 1), random_array({3}, 2)}});
-  return cases;
-}
-
 std::vector<Case> shape_cases() {
   const Array x = random_array({2, 3, 4}, 1);
   return {
@@ -160,28 +91,27 @@ std::vector<Case> row_cases() {
   const Array targets = Array::from<int64_t>({1, 3, -100}, {3});
   const auto attend = [](bool causal) {
     return [causal](const std::vector<Tensor>& in) {
-      return scaled_dot_product_attention(in[0], in[1], in[2], {causal, 0.7});
+      return scaled_dot_product_attention(in[0], in[1], in[2], {.causal = causal, .scale = 0.7});
     };
   };
   return {
       {"softmax", [](const auto& in) { return softmax(in[0]); }, {random_array({3, 4}, 1)}},
       {"log_softmax", [](const auto& in) { return log_softmax(in[0]); }, {random_array({3, 4}, 1)}},
       {"layer_norm",
-       [](const auto& in) { return layer_norm(in[0], in[1], in[2]); },
+       [](const auto& in) { return layer_norm(in[0], {5}, in[1], in[2]); },
        {random_array({3, 5}, 1), random_array({5}, 2), random_array({5}, 3)}},
       {"layer_norm_plain",
-       [](const auto& in) { return layer_norm(in[0]); },
+       [](const auto& in) { return layer_norm(in[0], {5}); },
        {random_array({2, 2, 5}, 1)}},
       {"embedding",
-       [ids](const auto& in) { return square(embedding(in[0], Tensor(ids))); },
+       [ids](const auto& in) { return square(embedding(Tensor(ids), in[0])); },
        {random_array({3, 2}, 1)}},
       {"cross_entropy",
        [targets](const auto& in) { return cross_entropy(in[0], Tensor(targets)); },
        {random_array({3, 4}, 1)}},
       {"cross_entropy_none",
        [targets](const auto& in) {
-         return cross_entropy(in[0], Tensor(targets),
-                              {.reduction = CrossEntropyOptions::Reduce::none});
+         return cross_entropy(in[0], Tensor(targets), {.reduction = Reduction::none});
        },
        {random_array({3, 4}, 1)}},
       {"attention",
@@ -198,7 +128,7 @@ std::vector<Case> row_cases() {
        },
        {random_array({1, 2, 3, 2}, 1)}},
       {"layer_norm_of_dependent_inputs",
-       [](const auto& in) { return layer_norm(in[0], in[0] * 2.0, in[0] * 3.0); },
+       [](const auto& in) { return layer_norm(in[0], {4}, in[0] * 2.0, in[0] * 3.0); },
        {random_array({4}, 1)}},
       {"packed_attention",
        [](const auto& in) { return packed_attention(in[0], 2); },
@@ -227,8 +157,6 @@ TEST_P(Ops, SecondGradientMatchesDifference) {
 }
 
 const auto case_name = [](const auto& info) { return info.param.name; };
-INSTANTIATE_TEST_SUITE_P(Unary, Ops, ::testing::ValuesIn(unary_cases()), case_name);
-INSTANTIATE_TEST_SUITE_P(Binary, Ops, ::testing::ValuesIn(binary_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Shape, Ops, ::testing::ValuesIn(shape_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Matmul, Ops, ::testing::ValuesIn(matmul_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Rows, Ops, ::testing::ValuesIn(row_cases()), case_name);

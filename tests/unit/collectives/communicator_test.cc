@@ -46,15 +46,15 @@ TEST(Communicator, WrongArgumentsAreNamed) {
   const Array floats = Array::empty({4}, DType::f32);
   const Array integers = Array::empty({4}, DType::i32);
   const Array matrix = Array::empty({2, 3}, DType::f32);
-  expect_error([&] { communicator->all_reduce(Array(), Reduction::sum); }, {"without storage"});
+  expect_error([&] { communicator->all_reduce(Array(), ReduceOp::sum); }, {"without storage"});
   expect_error(
       [&] {
-        communicator->all_reduce(matrix.transpose(0, 1), Reduction::sum,
+        communicator->all_reduce(matrix.transpose(0, 1), ReduceOp::sum,
                                  {.what = "gradients", .bucket = 7});
       },
       {"all_reduce #2 \"gradients\", bucket 7, on rank 0 of 1", "[3, 2]", "not contiguous"});
-  expect_error([&] { communicator->all_reduce(integers, Reduction::mean); }, {"mean", "i32"});
-  expect_error([&] { communicator->all_reduce(Array::empty({1}, DType::boolean), Reduction::max); },
+  expect_error([&] { communicator->all_reduce(integers, ReduceOp::mean); }, {"mean", "i32"});
+  expect_error([&] { communicator->all_reduce(Array::empty({1}, DType::boolean), ReduceOp::max); },
                {"bool"});
   expect_error([&] { communicator->all_gather(floats, integers); }, {"f32", "i32"});
   expect_error([&] { communicator->all_gather(floats, matrix); }, {"6 elements", "1 times the 4"});
@@ -62,7 +62,7 @@ TEST(Communicator, WrongArgumentsAreNamed) {
   const Array five = Array::empty({5}, DType::f32);
   expect_error(
       [&] {
-        communicator->reduce_scatter(five.narrow(0, 0, 4), five.narrow(0, 1, 4), Reduction::sum);
+        communicator->reduce_scatter(five.narrow(0, 0, 4), five.narrow(0, 1, 4), ReduceOp::sum);
       },
       {"overlaps", "slice 0"});
   EXPECT_EQ(communicator->collectives_started(), 1u);
@@ -71,7 +71,7 @@ TEST(Communicator, WrongArgumentsAreNamed) {
 TEST(Communicator, AWorkTellsItsTimeAndReleasesItsArrays) {
   const auto communicator = make_single_communicator();
   const Array values = Array::empty({1000}, DType::f32);
-  const Work work = communicator->all_reduce(values, Reduction::sum);
+  const Work work = communicator->all_reduce(values, ReduceOp::sum);
   EXPECT_TRUE(work.done());
   EXPECT_GE(work.duration().count(), 0);
   EXPECT_TRUE(values.storage()->unique());

@@ -14,7 +14,7 @@ TEST(ReduceCpu, AnOutputMayBeAnInput) {
   std::vector<double> b(5000, 2);
   const void* inputs[] = {a.data(), b.data()};
   void* outputs[] = {b.data(), a.data()};
-  reduce_in_order(Reduction::mean, DType::f64, inputs, outputs, 5000);
+  reduce_in_order(ReduceOp::mean, DType::f64, inputs, outputs, 5000);
   EXPECT_EQ(a, std::vector<double>(5000, 1.5));
   EXPECT_EQ(b, a);
 }
@@ -24,7 +24,7 @@ TEST(ReduceCpu, SmallIntegersWrapAround) {
   uint8_t b = 100;
   const void* inputs[] = {&a, &b};
   void* outputs[] = {&a};
-  reduce_in_order(Reduction::sum, DType::u8, inputs, outputs, 1);
+  reduce_in_order(ReduceOp::sum, DType::u8, inputs, outputs, 1);
   EXPECT_EQ(a, 44);
 }
 
@@ -46,7 +46,7 @@ TEST(ReduceCpu, RefusesWhatIsNoNumber) {
   bool flag = true;
   const void* inputs[] = {&flag};
   void* outputs[] = {&flag};
-  EXPECT_THROW(reduce_in_order(Reduction::max, DType::boolean, inputs, outputs, 1), Error);
+  EXPECT_THROW(reduce_in_order(ReduceOp::max, DType::boolean, inputs, outputs, 1), Error);
   int32_t integer = 1;
   EXPECT_THROW(scale(DType::i32, &integer, 1, 0.5), Error);
   float wide = 0;

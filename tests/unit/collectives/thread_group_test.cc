@@ -26,9 +26,9 @@ TEST_P(ThreadGroupTest, EveryCollectiveIsExact) {
 
 TEST_P(ThreadGroupTest, LargeArraysAreExact) {
   run_ranks(GetParam(), [](Communicator& communicator) {
-    check_all_reduce<float>(communicator, 1'200'001, Reduction::sum);
-    check_all_reduce<BFloat16>(communicator, 300'001, Reduction::mean);
-    check_reduce_scatter<double>(communicator, 200'001, Reduction::sum);
+    check_all_reduce<float>(communicator, 1'200'001, ReduceOp::sum);
+    check_all_reduce<BFloat16>(communicator, 300'001, ReduceOp::mean);
+    check_reduce_scatter<double>(communicator, 200'001, ReduceOp::sum);
     check_all_gather<int64_t>(communicator, 200'001);
     check_broadcast<uint8_t>(communicator, 1'200'001);
   });
@@ -67,7 +67,7 @@ TEST(ThreadGroup, SumsInTheOrderOfTheRanks) {
     for (int repeat = 0; repeat < 50; ++repeat) {
       const Array value = Array::empty({1}, DType::f32);
       *value.data<float>() = kValues[communicator.rank()];
-      communicator.all_reduce(value, Reduction::sum).wait();
+      communicator.all_reduce(value, ReduceOp::sum).wait();
       LOCKSTEP_CHECK(*value.data<float>() == ((1e8f + 1.0f) + -1e8f) + 0.5f, "order");
     }
   });
@@ -77,7 +77,7 @@ TEST(ThreadGroup, BFloat16SumsAreRoundedOnce) {
   run_ranks(4, [](Communicator& communicator) {
     const Array value = Array::empty({1}, DType::bf16);
     *value.data<BFloat16>() = BFloat16(communicator.rank() == 0 ? 256.0f : 1.0f);
-    communicator.all_reduce(value, Reduction::sum).wait();
+    communicator.all_reduce(value, ReduceOp::sum).wait();
     LOCKSTEP_CHECK(static_cast<float>(*value.data<BFloat16>()) == 260.0f, "rounded at each rank");
   });
 }
@@ -88,7 +88,7 @@ TEST(ThreadGroup, ARankMayRunAheadAndDropItsWorks) {
     const Array value = Array::empty({1}, DType::i32);
     *value.data<int32_t>() = 1;
     for (int n = 0; n < 100; ++n) communicator.barrier();
-    Work last = communicator.all_reduce(value, Reduction::sum);
+    Work last = communicator.all_reduce(value, ReduceOp::sum);
     last.wait();
     EXPECT_TRUE(last.done());
     EXPECT_EQ(*value.data<int32_t>(), 2);
@@ -103,7 +103,7 @@ TEST(ThreadGroup, ALateRankIsNamed) {
       std::this_thread::sleep_for(milliseconds(600));
     }
     const Array values = Array::empty({4}, DType::f32);
-    communicator.all_reduce(values, Reduction::sum, {.what = "gradients", .bucket = 3}).wait();
+    communicator.all_reduce(values, ReduceOp::sum, {.what = "gradients", .bucket = 3}).wait();
   });
   for (size_t rank = 0; rank < 4; ++rank) {
     expect_contains(errors[rank], "all_reduce #1 \"gradients\", bucket 3, on rank " +
@@ -137,19 +137,19 @@ TEST(ThreadGroup, EveryRankLearnsOfAMismatch) {
   const Case cases[] = {
       {"kind", [](Communicator& c) { c.barrier().wait(); }, "barrier"},
       {"length",
-       [](Communicator& c) { c.all_reduce(Array::empty({5}, DType::f32), Reduction::sum).wait(); },
+       [](Communicator& c) { c.all_reduce(Array::empty({5}, DType::f32), ReduceOp::sum).wait(); },
        "all_reduce(sum) of 5 f32"},
       {"dtype",
-       [](Communicator& c) { c.all_reduce(Array::empty({4}, DType::f64), Reduction::sum).wait(); },
+       [](Communicator& c) { c.all_reduce(Array::empty({4}, DType::f64), ReduceOp::sum).wait(); },
        "all_reduce(sum) of 4 f64"},
       {"reduction",
-       [](Communicator& c) { c.all_reduce(Array::empty({4}, DType::f32), Reduction::max).wait(); },
+       [](Communicator& c) { c.all_reduce(Array::empty({4}, DType::f32), ReduceOp::max).wait(); },
        "all_reduce(max) of 4 f32"},
   };
   for (const Case& each : cases) {
     const auto errors = errors_of(3, [&](Communicator& communicator) {
       if (communicator.rank() == 1) return each.odd(communicator);
-      communicator.all_reduce(Array::empty({4}, DType::f32), Reduction::sum).wait();
+      communicator.all_reduce(Array::empty({4}, DType::f32), ReduceOp::sum).wait();
     });
     for (const std::string& error : errors) {
       SCOPED_TRACE(each.name);

@@ -8,7 +8,7 @@
 #include <mutex>
 
 #include "lockstep/nn/layers.h"
-#include "lockstep/nn/optim/optimizer.h"
+#include "lockstep/nn/optim.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "support/gradient_check.h"
 #include "support/thread_ranks.h"
@@ -209,16 +209,6 @@ TEST(DataParallelErrors, DifferentModelsAreNamed) {
   });
 }
 
-TEST(DataParallelErrors, ThawingAfterTheStart) {
-  const auto communicator = make_single_communicator();
-  Net net;
-  net.spare.weight.set_frozen(true);
-  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
-  ddp.finish();
-  net.spare.weight.set_frozen(false);
-  EXPECT_THROW(ddp.finish(), Error);
-}
-
 TEST(DataParallelErrors, SteppingBeforeFinish) {
   const auto communicator = make_single_communicator();
   Net net;
@@ -230,12 +220,74 @@ TEST(DataParallelErrors, SteppingBeforeFinish) {
   optimizer.step();
 }
 
-TEST(DataParallelErrors, ASecondBackwardNeedsNoSync) {
+TEST(DataParallelErrors, FreezingOnOneRankOnly) {
+  run_ranks(2, [](Communicator& communicator) {
+    Net net;
+    DistributedDataParallel ddp(net, communicator, {.placement = {.dtype = DType::f64}});
+    net.spare.weight.set_frozen(communicator.rank() == 1);
+    try {
+      ddp.finish();
+      ADD_FAILURE() << "expected an error";
+    } catch (const Error& error) {
+      EXPECT_STREQ(error.what(),
+                   "parameter spare.weight is frozen on 1 of 2 ranks: all or none must freeze it");
+    }
+  });
+}
+
+TEST(DataParallel, OtherBucketSizesMoveNothing) {
   const auto communicator = make_single_communicator();
   Net net;
   DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
-  loss_of(net, 0, 0, 4).backward();
-  EXPECT_THROW(loss_of(net, 0, 0, 4).backward(), Error);
+  const void* place = net.out.weight.tensor().value().data();
+  EXPECT_EQ(ddp.bucket_count(), 1);
+  ddp.set_bucket_sizes({.first_mb = 1e-4, .other_mb = 1e-4, .last_mb = 1e-4});
+  EXPECT_GE(ddp.bucket_count(), 4);
+  EXPECT_EQ(net.out.weight.tensor().value().data(), place);
+}
+
+// In the second step the buckets lie in the order in which rank 0's gradients became ready.
+TEST(DataParallel, BucketsArePackedInTheOrderOfRankZero) {
+  run_ranks(2, [](Communicator& communicator) {
+    Net net;
+    DistributedDataParallel ddp(net, communicator, {.placement = {.dtype = DType::f64}});
+    net.use_spare = communicator.rank() == 0;  // rank 1 never sees it
+    sum(net(Tensor(Array::full({2, 6}, 1, DType::f64)))).backward();
+    ddp.finish();
+    const auto address = [](const Parameter& parameter) {
+      return static_cast<const double*>(parameter.tensor().value().data());
+    };
+    EXPECT_LT(address(net.out.weight), address(net.middle.weight));
+    EXPECT_LT(address(net.spare.weight), address(net.middle.weight));
+    EXPECT_LT(address(net.middle.weight), address(net.in.weight));
+  });
+}
+
+// Samples that differ in number from rank to rank, down to none: the mean is over samples.
+TEST(DataParallel, UnevenRanksWeighAsManySamplesAsTheyHave) {
+  const auto alone = make_single_communicator();
+  const auto gradients = [](Communicator& communicator, int64_t first, int64_t count) {
+    Net net;
+    DistributedDataParallel ddp(net, communicator, {.placement = {.dtype = DType::f64, .seed = 5}});
+    ddp.set_weight(static_cast<double>(count));
+    if (count > 0) loss_of(net, 0, first, count).backward();
+    const StepReport total = ddp.finish({.samples = static_cast<double>(count)});
+    EXPECT_EQ(total.samples, 12);
+    std::vector<double> all;
+    for (const Parameter& parameter : net.parameters()) {
+      if (!parameter.grad()) continue;
+      for (double value : parameter.grad().to_vector<double>()) all.push_back(value);
+    }
+    return all;
+  };
+  const std::vector<double> expected = gradients(*alone, 0, 12);
+  run_ranks(3, [&](Communicator& communicator) {
+    const int64_t firsts[] = {0, 7, 12}, counts[] = {7, 5, 0};
+    const int rank = communicator.rank();
+    const auto found = gradients(communicator, firsts[rank], counts[rank]);
+    ASSERT_EQ(found.size(), expected.size());
+    for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-13);
+  });
 }
 
 }  // namespace

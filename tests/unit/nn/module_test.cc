@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "lockstep/nn/layers.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "support/gradient_check.h"
@@ -86,7 +88,7 @@ TEST(Module, UseBeforePlacingIsAnError) {
 }
 
 TEST(Module, TrainingModeReachesEveryPart) {
-  Sequential model(Linear(4, 4), Dropout(0.5), Gelu(), Linear(4, 2));
+  Sequential model(Linear(4, 4), Dropout(0.5), GELU(), Linear(4, 2));
   const Tensor x{Array::full({8, 4}, 1, DType::f32)};
   model.train(false);
   context().random = {.seed = 1};
@@ -94,6 +96,104 @@ TEST(Module, TrainingModeReachesEveryPart) {
   model.train();
   EXPECT_NE(model(x).to_vector<float>(), model(x).to_vector<float>());
   EXPECT_EQ(names(model), (std::vector<std::string>{"0.weight", "0.bias", "3.weight", "3.bias"}));
+}
+
+TEST(Module, ApplyReachesPartsBeforeTheWhole) {
+  Sequential model(Linear(2, 2), Sequential(ReLU(), Linear(2, 2)));
+  std::vector<std::string> seen;
+  model.apply([&](Module& part) { seen.push_back(part.type_name()); });
+  EXPECT_EQ(seen,
+            (std::vector<std::string>{"Linear", "ReLU", "Sequential", "Linear", "Sequential"}));
+  EXPECT_EQ(model.named_modules().at(4).name, "1.1");
+}
+
+TEST(Module, ConvertsWhatFollowsThePlacement) {
+  Sequential model(Linear(3, 4), BatchNorm1d(4));
+  model.place({.seed = 1});
+  const auto before = model.parameters()[0].tensor().to_vector<float>();
+  const Tensor x{Array::full({4, 3}, 1, DType::f32)};
+  sum(model(x)).backward();
+  model.to(DType::f64);
+  EXPECT_EQ(model.parameters()[0].dtype(), DType::f64);
+  EXPECT_EQ(model.parameters()[0].tensor().to_vector<float>(), before);
+  EXPECT_FALSE(model.parameters()[0].grad());
+  const auto buffers = model.named_buffers();
+  EXPECT_EQ(buffers.at(0).buffer.array().dtype(), DType::f64);
+  EXPECT_EQ(buffers.at(2).buffer.array().dtype(), DType::i64);
+  EXPECT_EQ(buffers.at(2).buffer.array().item(), 1);
+  sum(model(Tensor(kernels::cast(x.value(), DType::f64)))).backward();
+  EXPECT_EQ(model.parameters()[0].grad().dtype(), DType::f64);
+  EXPECT_THROW(model.to(DType::i64), Error);
+  // Data parallelism holds the gradient's memory: a new dtype would leave it behind.
+  const Parameter seated = model.parameters()[0];
+  seated.leaf().seat_gradient(Array::zeros(seated.shape(), DType::f64));
+  EXPECT_THROW(model.to(DType::f32), Error);
+}
+
+TEST(Module, RequiresGradByPrefix) {
+  Sequential model(Linear(2, 2), Sequential(Linear(2, 2), Linear(2, 2)), Linear(2, 2));
+  const auto frozen = [&] {
+    std::string result;
+    for (const Parameter& parameter : model.parameters()) result += parameter.frozen() ? 'x' : '.';
+    return result;
+  };
+  model.freeze("1");
+  EXPECT_EQ(frozen(), "..xxxx..");
+  model.requires_grad(true, "1.0.bias");
+  EXPECT_EQ(frozen(), "..x.xx..");
+  model.requires_grad(false);
+  EXPECT_EQ(frozen(), "xxxxxxxx");
+  model.requires_grad();
+  EXPECT_EQ(frozen(), "........");
+  EXPECT_THROW(model.freeze("1.0.b"), Error);
+  const auto biases = model.parameters(
+      [](std::string_view name, const Parameter&) { return name.ends_with("bias"); });
+  EXPECT_EQ(biases.size(), 4u);
+}
+
+struct Encoder : Layer<Encoder> {
+  Embedding table{60, 20, {.padding_idx = 3}};
+  std::vector<Linear> layers;
+  LSTM memory{20, 4, {.num_layers = 2, .bidirectional = true}};
+  Encoder() { layers.emplace_back(20, 20, Linear::Options{.bias = false}); }
+  void visit(Visitor& v) override {
+    v("table", table);
+    v("layers", layers);
+    v("memory", memory);
+  }
+};
+
+TEST(Module, PrintsTheTreeAsPyTorchDoes) {
+  Encoder encoder;
+  EXPECT_EQ(to_string(encoder), R"(Encoder(
+  (table): Embedding(60, 20, padding_idx=3)
+  (layers): ModuleList(
+    (0): Linear(in_features=20, out_features=20, bias=False)
+  )
+  (memory): LSTM(20, 4, num_layers=2, bidirectional=True)
+))");
+  Sequential model(Conv2d(3, 4, {3}, {.padding = {1}, .bias = false}), BatchNorm2d(4),
+                   GELU(GeluForm::tanh), Flatten(), LayerNorm(16));
+  std::ostringstream out;
+  out << model;
+  EXPECT_EQ(out.str(), R"(Sequential(
+  (0): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+  (1): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+  (2): GELU(approximate='tanh')
+  (3): Flatten(start_dim=1, end_dim=-1)
+  (4): LayerNorm((16,), eps=1e-05, elementwise_affine=True, bias=True)
+))");
+}
+
+TEST(ModuleList, HoldsModulesOfAnyType) {
+  ModuleList list(Linear(2, 3));
+  list.append(LayerNorm(3));
+  EXPECT_EQ(names(list), (std::vector<std::string>{"0.weight", "0.bias", "1.weight", "1.bias"}));
+  list.place({});
+  const Tensor y =
+      list.get<LayerNorm>(1)(list.get<Linear>(0)(Tensor(Array::zeros({1, 2}, DType::f32))));
+  EXPECT_EQ(y.shape(), (Shape{1, 3}));
+  EXPECT_THROW(list.get<Linear>(1), std::bad_cast);
 }
 
 TEST(Parameter, SeatingMovesTheValueUnderTheModule) {
@@ -120,28 +220,6 @@ TEST(Parameter, FrozenTakesNoGradient) {
   model.hidden.weight.set_frozen(false);
   sum(model(Tensor(Array::full({2, 784}, 1, DType::f32)))).backward();
   EXPECT_TRUE(model.hidden.weight.grad());
-}
-
-TEST(Layers, AttentionSeesOnlyWhatIsBefore) {
-  CausalSelfAttention attention(8, 2);
-  attention.place({.dtype = DType::f64, .seed = 2});
-  const Array x = testing::random_array({1, 5, 8}, 3);
-  const auto before = attention(Tensor(x)).to_vector<double>();
-  x.data<double>()[4 * 8] += 1;  // the last position
-  const auto after = attention(Tensor(x)).to_vector<double>();
-  EXPECT_TRUE(std::equal(before.begin(), before.begin() + 4 * 8, after.begin()));
-  EXPECT_NE(before[4 * 8], after[4 * 8]);
-  EXPECT_THROW(CausalSelfAttention(8, 3), Error);
-}
-
-TEST(Layers, ErrorsNameTheOpAndTheShapes) {
-  Linear layer(4, 2);
-  try {
-    layer(Tensor(Array::zeros({3, 5}, DType::f32)));
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "linear: input of shape [3, 5] and weight of shape [2, 4]");
-  }
 }
 
 }  // namespace

@@ -1,45 +1,12 @@
-#include "lockstep/nn/optim/optimizer.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "lockstep/autograd/ops.h"
-#include "lockstep/runtime/ops/elementwise.h"
-#include "support/gradient_check.h"
+#include "optimizer_testing.h"
 
 namespace lockstep::optim {
 namespace {
-
-using testing::random_array;
-
-// Parameters side by side in one flat array, as data parallelism lays them out, or each alone.
-struct Fixture {
-  explicit Fixture(bool flat) {
-    const Array values = Array::zeros({64}, DType::f64), gradients = Array::zeros({64}, DType::f64);
-    int64_t offset = 0;
-    for (const Shape& shape : {Shape{2, 3}, Shape{3}, Shape{2, 2}}) {
-      nn::Parameter parameter(shape, nn::Initializer::zeros());
-      const auto window = [&](const Array& whole) {
-        return flat ? whole.narrow(0, offset, shape.elements()).reshape(shape)
-                    : Array::zeros(shape, DType::f64);
-      };
-      parameter.seat(window(values));
-      kernels::copy_into(random_array(shape, 10 + offset), parameter.tensor().value());
-      parameter.leaf().seat_gradient(window(gradients));
-      parameters.push_back(parameter);
-      offset += 8;
-    }
-  }
-  void give_gradients(int step) {
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      kernels::copy_into(random_array(parameters[i].shape(), 100 * step + i),
-                         parameters[i].leaf().gradient());
-      parameters[i].leaf().set_has_gradient(true);
-    }
-  }
-  std::vector<nn::Parameter> parameters;
-};
 
 class Layouts : public ::testing::TestWithParam<bool> {};
 
@@ -138,19 +105,6 @@ TEST(Optimizer, StepInvalidatesWhatWasSaved) {
   fixture.give_gradients(1);
   optimizer.step();
   EXPECT_THROW(y.backward(), Error);
-}
-
-TEST(Clipping, NormOverAllGradients) {
-  Fixture fixture(true);
-  fixture.give_gradients(1);
-  double squares = 0;
-  for (auto& parameter : fixture.parameters) {
-    for (double g : parameter.grad().to_vector<double>()) squares += g * g;
-  }
-  EXPECT_NEAR(gradient_norm(fixture.parameters), std::sqrt(squares), 1e-12);
-  EXPECT_DOUBLE_EQ(clip_factor(4, 1), 1 / (4 + 1e-6));
-  EXPECT_DOUBLE_EQ(clip_factor(0.5, 1), 1);
-  EXPECT_DOUBLE_EQ(clip_factor(4, 0), 1);
 }
 
 }  // namespace

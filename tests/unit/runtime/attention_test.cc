@@ -23,10 +23,10 @@ struct Reference {
   std::vector<double> out, log_sum_exp, dq, dk, dv;
 };
 
-// Unfused, in double: probabilities as a whole matrix.
-Reference reference(const Sizes& s, AttentionOptions options, const std::vector<double>& q,
-                    const std::vector<double>& k, const std::vector<double>& v,
-                    const std::vector<double>& dout) {
+// Unfused, in double: probabilities as a whole matrix. `bias` [queries, keys] may be empty.
+Reference reference(const Sizes& s, AttentionOptions options, const std::vector<double>& bias,
+                    const std::vector<double>& q, const std::vector<double>& k,
+                    const std::vector<double>& v, const std::vector<double>& dout) {
   Reference r{std::vector<double>(dout.size()),
               {},
               std::vector<double>(q.size()),
@@ -36,7 +36,7 @@ Reference reference(const Sizes& s, AttentionOptions options, const std::vector<
     for (int64_t i = 0; i < s.queries; ++i) {
       const double* query = &q[(h * s.queries + i) * s.features];
       const double* upstream = &dout[(h * s.queries + i) * s.values];
-      const int64_t seen = options.causal ? i + 1 + s.keys - s.queries : s.keys;
+      const int64_t seen = options.causal ? std::min(i + 1, s.keys) : s.keys;
       std::vector<double> p(static_cast<size_t>(seen));
       double total = 0;
       for (int64_t j = 0; j < seen; ++j) {
@@ -44,13 +44,14 @@ Reference reference(const Sizes& s, AttentionOptions options, const std::vector<
         for (int64_t f = 0; f < s.features; ++f) {
           score += query[f] * k[(h * s.keys + j) * s.features + f];
         }
-        total += p[j] = std::exp(score * options.scale);
+        const double added = bias.empty() ? 0 : bias[i * s.keys + j];
+        total += p[j] = std::exp(score * options.scale + added);
       }
       r.log_sum_exp.push_back(std::log(total));
       double delta = 0;
       std::vector<double> dp(p.size());
       for (int64_t j = 0; j < seen; ++j) {
-        p[j] /= total;
+        p[j] /= total == 0 ? 1 : total;
         for (int64_t f = 0; f < s.values; ++f) {
           const int64_t at = (h * s.keys + j) * s.values + f;
           r.out[(h * s.queries + i) * s.values + f] += p[j] * v[at];
@@ -71,8 +72,10 @@ Reference reference(const Sizes& s, AttentionOptions options, const std::vector<
   return r;
 }
 
-void check(Kernels& kernels, const Sizes& s, bool causal, DType dtype, const std::string& what) {
-  const AttentionOptions options{causal, 1 / std::sqrt(static_cast<double>(s.features))};
+void check(Kernels& kernels, const Sizes& s, bool causal, DType dtype, const std::string& what,
+           const Array& bias = {}) {
+  AttentionOptions options{causal, 1 / std::sqrt(static_cast<double>(s.features))};
+  if (bias) options.bias = bias.expand({s.batch, s.heads, s.queries, s.keys}).view();
   const Array q = heads_window(s.batch, s.heads, s.queries, s.features, dtype, 1);
   const Array k = heads_window(s.batch, s.heads, s.keys, s.features, dtype, 2);
   const Array v = heads_window(s.batch, s.heads, s.keys, s.values, dtype, 3);
@@ -80,8 +83,8 @@ void check(Kernels& kernels, const Sizes& s, bool causal, DType dtype, const std
   const Array out = heads_window(s.batch, s.heads, s.queries, s.values, dtype, 5);
   const Array sums =
       Array::empty({s.batch, s.heads, s.queries}, dtype == DType::f64 ? DType::f64 : DType::f32);
-  const Reference expected =
-      reference(s, options, doubles(q), doubles(k), doubles(v), doubles(dout));
+  const Reference expected = reference(s, options, bias ? doubles(bias) : std::vector<double>(),
+                                       doubles(q), doubles(k), doubles(v), doubles(dout));
   const double relative = 8 * relative_bound(dtype);
   const double absolute = dtype == DType::f64 ? 1e-14 : 2 * relative_bound(dtype);
   kernels.attention(q.view(), k.view(), v.view(), options, out.view(), sums.view());
@@ -115,9 +118,30 @@ TEST(Attention, EqualsTheUnfusedFormBothWays) {
   }
 }
 
-TEST(Attention, MoreQueriesThanKeysWithoutAMask) {
+TEST(Attention, MoreQueriesThanKeys) {
   for (auto& level : all_levels()) {
-    check(level.kernels, {1, 2, 200, 9, 4, 4}, false, DType::f64, level.name);
+    for (bool causal : {false, true}) {
+      check(level.kernels, {1, 2, 200, 9, 4, 4}, causal, DType::f64, level.name);
+    }
+  }
+}
+
+// Some keys are hidden, and for a query all of them; rows of the bias are strided.
+TEST(Attention, Bias) {
+  constexpr int64_t kQueries = 70, kKeys = 90;
+  for (auto& level : all_levels()) {
+    for (DType dtype : kFloats) {
+      for (Layout layout : {Layout::contiguous, Layout::transposed}) {
+        const Array bias = random({kQueries, kKeys}, dtype, layout, -2, 2, 9);
+        auto values = doubles(bias);
+        for (int64_t j = 0; j < kKeys; ++j) {
+          values[3 * kKeys + j] = values[j * 60] = -std::numeric_limits<double>::infinity();
+        }
+        set(bias, values);
+        check(level.kernels, {2, 2, kQueries, kKeys, 8, 5}, false, dtype,
+              level.name + " " + std::string(name_of(dtype)), bias);
+      }
+    }
   }
 }
 

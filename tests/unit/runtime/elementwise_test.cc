@@ -173,6 +173,14 @@ TEST(Elementwise, IntegersAreExact) {
     EXPECT_EQ(out.to_vector<int64_t>(), (std::vector<int64_t>{large, 3, 7}));
     level.kernels.unary({math::index_of<UnaryOps, math::Neg>}, a.view(), out.view());
     EXPECT_EQ(out.to_vector<int64_t>(), (std::vector<int64_t>{-large, 5, -7}));
+    const Array divisors = Array::from<int64_t>({-1, 0, 2}, {3});
+    const Array smallest = Array::full({3}, -0x1p63, DType::i64);
+    level.kernels.binary({math::index_of<BinaryOps, math::FloorDivide>}, smallest.view(),
+                         divisors.view(), out.view());
+    EXPECT_EQ(out.to_vector<int64_t>(), (std::vector<int64_t>{INT64_MIN, 0, INT64_MIN / 2}));
+    level.kernels.binary({math::index_of<BinaryOps, math::Remainder>}, smallest.view(),
+                         divisors.view(), out.view());
+    EXPECT_EQ(out.to_vector<int64_t>(), (std::vector<int64_t>{0, 0, 0}));
     EXPECT_THROW(level.kernels.unary({math::index_of<UnaryOps, math::Exp>}, a.view(), out.view()),
                  Error);
   }

@@ -225,6 +225,50 @@ TEST(Rows, LayerNormBackward) {
   });
 }
 
+TEST(Rows, RmsNormBothWays) {
+  for_each_case([](Kernels& kernels, DType dtype, int64_t width, const std::string& what) {
+    constexpr double kEpsilon = 0.1;
+    const Array x = random({kRows, width}, dtype, Layout::contiguous, -2, 2);
+    const Array weight = random({width}, dtype, Layout::contiguous, 0.5, 2, 2);
+    const Array dy = random({kRows, width}, dtype, Layout::contiguous, -1, 1, 3);
+    const auto xs = doubles(x), dys = doubles(dy);
+    const Array y = Array::empty(x.shape(), dtype);
+    const Array inverse = Array::empty({kRows}, statistics_of(dtype));
+    for (const bool weighted : {false, true}) {
+      const auto w = weighted ? doubles(weight) : std::vector<double>(width, 1.0);
+      const View scale = weighted ? weight.view() : View();
+      const Array dx = random({kRows, width}, dtype, Layout::contiguous, -1, 1, 4);
+      const Array dweight = random({width}, dtype, Layout::contiguous, -1, 1, 5);
+      std::vector<double> ey(xs.size()), ex = doubles(dx), ew = doubles(dweight), inverses;
+      for (int64_t row = 0; row < kRows; ++row) {
+        const int64_t at = row * width;
+        double squares = 0, dot = 0;
+        for (int64_t i = 0; i < width; ++i) squares += xs[at + i] * xs[at + i] / double(width);
+        const double r = 1 / std::sqrt(squares + kEpsilon);
+        inverses.push_back(r);
+        for (int64_t i = 0; i < width; ++i) {
+          ey[at + i] = xs[at + i] * r * w[i];
+          dot += dys[at + i] * w[i] * xs[at + i] / double(width);
+          ew[i] += dys[at + i] * xs[at + i] * r;
+        }
+        for (int64_t i = 0; i < width; ++i) {
+          ex[at + i] += r * (dys[at + i] * w[i] - xs[at + i] * r * r * dot);
+        }
+      }
+      kernels.rms_norm(x.view(), scale, kEpsilon, y.view(), inverse.view());
+      expect_near(doubles(y), ey, 4 * relative_bound(dtype), absolute_bound(dtype), what);
+      expect_near(doubles(inverse), inverses, relative_bound(statistics_of(dtype), 64), 0, what);
+      const double beta[2] = {1, 1};
+      kernels.rms_norm_backward(dy.view(), x.view(), scale, inverse.view(), dx.view(),
+                                weighted ? dweight.view() : View(), beta);
+      expect_near(doubles(dx), ex, 8 * relative_bound(dtype), 50 * absolute_bound(dtype), what);
+      if (!weighted) continue;
+      expect_near(doubles(dweight), ew, 8 * relative_bound(dtype), 50 * absolute_bound(dtype),
+                  what);
+    }
+  });
+}
+
 TEST(Rows, EmbeddingAddsRepeatedIdsInOrder) {
   for (auto& level : all_levels()) {
     for (DType dtype : kFloats) {

@@ -1,4 +1,8 @@
+#include "lockstep/runtime/math/update.h"
+
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 #include "kernel_testing.h"
 
@@ -7,110 +11,150 @@ namespace {
 
 // A parameter and its optimizer state, and the same in double.
 struct State {
-  Array parameter, gradient, m, v;
-  std::vector<double> p, g, em, ev;
+  Array parameter, gradient, state[3];
+  std::vector<double> p, g, s[3];
 
-  State(int64_t n, DType dtype)
+  State(int64_t n, DType dtype, int states = 3)
       : parameter(random({n}, dtype, Layout::contiguous, -1, 1, 1)),
         gradient(random({n}, dtype, Layout::contiguous, -1, 1, 2)),
-        m(Array::zeros({n}, dtype)),
-        v(Array::zeros({n}, dtype)),
         p(doubles(parameter)),
-        g(doubles(gradient)),
-        em(p.size()),
-        ev(p.size()) {}
+        g(doubles(gradient)) {
+    for (int k = 0; k < states; ++k) {
+      state[k] = random({n}, dtype, Layout::contiguous, 0.5, 1, 3 + k);
+      s[k] = doubles(state[k]);
+    }
+  }
 
-  UpdateRun run(double weight_decay) const {
-    return {parameter.data(),     gradient.data(),   m.data(),    v.data(),
-            parameter.elements(), parameter.dtype(), weight_decay};
+  template <class F>
+  UpdateRun run(const F& f) const {
+    UpdateRun run{.parameter = parameter.data(),
+                  .gradient = gradient.data(),
+                  .elements = parameter.elements(),
+                  .dtype = parameter.dtype()};
+    for (int k = 0; k < F::kStates; ++k) run.state[k] = state[k].data();
+    std::copy_n(reinterpret_cast<const double*>(&f), math::update_constants_of<F>, run.constants);
+    return run;
+  }
+
+  // The same update in double.
+  template <class F>
+  void expect(const F& f) {
+    for (size_t i = 0; i < p.size(); ++i) {
+      double values[3] = {};
+      for (int k = 0; k < F::kStates; ++k) values[k] = s[k][i];
+      f(p[i], g[i], values);
+      for (int k = 0; k < F::kStates; ++k) s[k][i] = values[k];
+    }
   }
 };
 
-constexpr int64_t kSizes[] = {5, 1000, 40'000};
+template <class F>
+constexpr int kOp = math::index_of<math::UpdateOps, F>;
+
+// Any constants do: those of each functor are different ones within (0, 1).
+template <class F>
+F some_constants() {
+  double constants[UpdateRun::kConstants];
+  for (int i = 0; i < UpdateRun::kConstants; ++i) constants[i] = 0.9 - 0.07 * i;
+  return math::make_update<F>(constants);
+}
+
+TEST(Update, EveryLoopComputesItsFunctor) {
+  for (auto& level : all_levels()) {
+    math::for_each(math::UpdateOps{}, [&]<class F>() {
+      for (DType dtype : kFloats) {
+        const std::string what = level.name + " " + F::name;
+        std::vector<State> states;
+        for (int64_t n : {5, 1000, 40'000}) states.emplace_back(n, dtype, F::kStates);
+        std::vector<UpdateRun> runs;
+        for (const State& e : states) runs.push_back(e.run(some_constants<F>()));
+        level.kernels.update(kOp<F>, runs.data(), static_cast<int>(runs.size()));
+        // Centered RMSprop subtracts nearly equal numbers.
+        const double bound = dtype == DType::f64   ? 1e-12
+                             : dtype == DType::f32 ? 1e-4
+                                                   : 4 * relative_bound(dtype);
+        for (State& e : states) {
+          e.expect(some_constants<F>());
+          expect_near(doubles(e.parameter), e.p, bound, bound, what + " parameter");
+          for (int k = 0; k < F::kStates; ++k) {
+            expect_near(doubles(e.state[k]), e.s[k], bound, bound, what + " state");
+          }
+        }
+      }
+    });
+  }
+}
 
 TEST(Update, AdamFollowsThePaper) {
   for (auto& level : all_levels()) {
     for (DType dtype : {DType::f64, DType::f32}) {
-      for (bool decoupled : {false, true}) {
-        std::vector<State> states;
-        for (int64_t n : kSizes) states.emplace_back(n, dtype);
-        AdamOptions options{.learning_rate = 0.01, .gradient_scale = 0.5, .decoupled = decoupled};
-        for (options.step = 1; options.step <= 3; ++options.step) {
-          std::vector<UpdateRun> runs;
-          for (size_t i = 0; i < states.size(); ++i) runs.push_back(states[i].run(0.1 * i));
-          level.kernels.adam(runs.data(), static_cast<int>(runs.size()), options);
-          for (size_t s = 0; s < states.size(); ++s) {
-            const double decay = 0.1 * s;
-            State& e = states[s];
-            for (size_t i = 0; i < e.p.size(); ++i) {
-              double g = e.g[i] * 0.5;
-              if (!decoupled) g += decay * e.p[i];
-              if (decoupled) e.p[i] -= options.learning_rate * decay * e.p[i];
-              e.em[i] = options.beta1 * e.em[i] + (1 - options.beta1) * g;
-              e.ev[i] = options.beta2 * e.ev[i] + (1 - options.beta2) * g * g;
-              const double mean = e.em[i] / (1 - std::pow(options.beta1, options.step));
-              const double square = e.ev[i] / (1 - std::pow(options.beta2, options.step));
-              e.p[i] -= options.learning_rate * mean / (std::sqrt(square) + options.epsilon);
-            }
+      for (double decay : {0.0, 0.1}) {
+        State e(1000, dtype);
+        std::fill(e.s[0].begin(), e.s[0].end(), 0);
+        std::fill(e.s[1].begin(), e.s[1].end(), 0);
+        for (int k : {0, 1}) level.kernels.fill(e.state[k].view(), 0);
+        const double rate = 0.01, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+        for (int step = 1; step <= 3; ++step) {
+          const math::AdamUpdate<false> f{.gradient_scale = 0.5,
+                                          .decay = decay,
+                                          .parameter_scale = 1 - rate * 0.2,
+                                          .beta1 = beta1,
+                                          .beta2 = beta2,
+                                          .epsilon = epsilon,
+                                          .step_size = rate / (1 - std::pow(beta1, step)),
+                                          .inverse_root = 1 / std::sqrt(1 - std::pow(beta2, step))};
+          const UpdateRun run = e.run(f);
+          level.kernels.update(kOp<math::AdamUpdate<false>>, &run, 1);
+          for (size_t i = 0; i < e.p.size(); ++i) {
+            const double g = e.g[i] * 0.5 + decay * e.p[i];
+            double &m = e.s[0][i], &v = e.s[1][i];
+            m = beta1 * m + (1 - beta1) * g;
+            v = beta2 * v + (1 - beta2) * g * g;
+            const double mean = m / (1 - std::pow(beta1, step));
+            const double square = v / (1 - std::pow(beta2, step));
+            e.p[i] -= rate * 0.2 * e.p[i];
+            e.p[i] -= rate * mean / (std::sqrt(square) + epsilon);
           }
         }
         const double bound = dtype == DType::f64 ? 1e-13 : 2e-6;
-        for (State& e : states) {
-          expect_near(doubles(e.parameter), e.p, bound, bound, level.name + " parameter");
-          expect_near(doubles(e.m), e.em, bound, bound, level.name + " first moment");
-          expect_near(doubles(e.v), e.ev, bound, bound, level.name + " second moment");
-        }
+        expect_near(doubles(e.parameter), e.p, bound, bound, level.name + " parameter");
+        expect_near(doubles(e.state[0]), e.s[0], bound, bound, level.name + " first moment");
+        expect_near(doubles(e.state[1]), e.s[1], bound, bound, level.name + " second moment");
       }
     }
   }
 }
 
-TEST(Update, SgdFollowsPyTorch) {
+// PyTorch's rules: a decay of 0 leaves an infinite parameter as it is, a gradient that is not
+// finite shows, the largest second moment of amsgrad keeps a NaN.
+TEST(Update, ValuesThatAreNotFinite) {
+  const double inf = INFINITY, nan = NAN;
   for (auto& level : all_levels()) {
-    for (DType dtype : {DType::f64, DType::f32}) {
-      for (bool nesterov : {false, true}) {
-        for (double momentum : {0.0, 0.9}) {
-          State e(40'000, dtype);
-          level.kernels.fill(e.m.view(), std::nan(""));  // not read at the first step
-          SgdOptions options{.learning_rate = 0.1,
-                             .momentum = momentum,
-                             .dampening = nesterov ? 0 : 0.25,
-                             .nesterov = nesterov,
-                             .gradient_scale = 2};
-          for (int step = 0; step < 3; ++step) {
-            options.first_step = step == 0;
-            const UpdateRun run = e.run(0.01);
-            level.kernels.sgd(&run, 1, options);
-            for (size_t i = 0; i < e.p.size(); ++i) {
-              double g = 2 * e.g[i] + 0.01 * e.p[i];
-              if (momentum != 0) {
-                e.em[i] = step == 0 ? g : momentum * e.em[i] + (1 - options.dampening) * g;
-                g = nesterov ? g + momentum * e.em[i] : e.em[i];
-              }
-              e.p[i] -= 0.1 * g;
-            }
-          }
-          const double bound = dtype == DType::f64 ? 1e-13 : 2e-6;
-          expect_near(doubles(e.parameter), e.p, bound, bound, level.name);
-        }
-      }
-    }
-  }
-}
-
-TEST(Update, ShortFloatsAreUpdatedInF32) {
-  for (auto& level : all_levels()) {
-    State e(3000, DType::bf16);
-    const UpdateRun run = e.run(0);
-    level.kernels.adam(&run, 1, {.learning_rate = 0.1});
-    for (size_t i = 0; i < e.p.size(); ++i) e.p[i] -= e.g[i] > 0 ? 0.1 : -0.1;
-    expect_near(doubles(e.parameter), e.p, relative_bound(DType::bf16), 1e-4, level.name);
-    const UpdateRun plain = {
-        e.parameter.data(), e.gradient.data(), nullptr, nullptr, 3000, DType::bf16, 0};
-    e.p = doubles(e.parameter);
-    level.kernels.sgd(&plain, 1, {.learning_rate = 1});
-    for (size_t i = 0; i < e.p.size(); ++i) e.p[i] -= e.g[i];
-    expect_near(doubles(e.parameter), e.p, relative_bound(DType::bf16), 1e-6, level.name);
+    const auto one = [&]<class F>(const F& f, double p, double g, double largest = 0) {
+      State e(1, DType::f32);
+      level.kernels.fill(e.parameter.view(), p);
+      level.kernels.fill(e.gradient.view(), g);
+      level.kernels.fill(e.state[0].view(), 0);
+      level.kernels.fill(e.state[1].view(), 0);
+      level.kernels.fill(e.state[2].view(), largest);
+      const UpdateRun run = e.run(f);
+      level.kernels.update(kOp<F>, &run, 1);
+      return std::pair(e.parameter.item(), e.state[2].item());
+    };
+    const math::AdamUpdate<false> adam{1, 0, 1, 0.9, 0.999, 1e-8, 0.1, 1};
+    EXPECT_EQ(one(adam, inf, 1).first, inf) << level.name;
+    EXPECT_TRUE(std::isnan(one(adam, 1, inf).first)) << level.name;
+    EXPECT_TRUE(std::isnan(one(adam, 1, nan).first)) << level.name;
+    const math::AdamUpdate<true> amsgrad{1, 0, 1, 0.9, 0.999, 1e-8, 0.1, 1};
+    EXPECT_TRUE(std::isnan(one(amsgrad, 1, nan).second)) << level.name;
+    EXPECT_TRUE(std::isnan(one(amsgrad, 1, 1, nan).second)) << level.name;
+    const math::SgdUpdate sgd{1, 0, 0.1};
+    EXPECT_EQ(one(sgd, inf, 1).first, inf) << level.name;
+    EXPECT_EQ(one(sgd, 1, inf).first, -inf) << level.name;
+    const math::MomentumUpdate momentum{1, 0, 0.1, 0, 1, 0, 1};
+    EXPECT_EQ(one(momentum, 1, inf).first, -inf) << level.name;
+    const math::LionUpdate lion{1, 1, 0.1, 0.9, 0.99};
+    EXPECT_EQ(one(lion, 1, nan).first, 1) << level.name;
   }
 }
 

@@ -1,0 +1,167 @@
+#include "lockstep/autograd/autocast.h"
+#include "lockstep/autograd/ops/check.h"
+#include "lockstep/autograd/ops/elementwise.h"
+#include "lockstep/autograd/ops/index.h"
+#include "lockstep/autograd/ops/loss.h"
+#include "lockstep/autograd/ops/normalization.h"
+#include "lockstep/autograd/ops/reduce.h"
+#include "lockstep/autograd/ops/shape.h"
+#include "lockstep/autograd/record.h"
+#include "lockstep/runtime/ops/rows.h"
+
+namespace lockstep {
+namespace {
+
+// Loss of each row of [rows, classes], and its gradient given that of each row's loss.
+Tensor row_losses(const Tensor& logits, const Tensor& targets, int64_t ignore) {
+  const kernels::CrossEntropy result =
+      kernels::cross_entropy(logits.value(), targets.value(), ignore);
+  return record({"cross_entropy"}, result.loss, {&logits},
+                [logits = Saved(logits), targets = Saved(targets), ignore,
+                 log_sum_exp = result.log_sum_exp](const Tensor& dloss, Gradients& out) {
+                  out.add(0, [&](Into into) -> Tensor {
+                    if (!recording()) {
+                      return kernels::cross_entropy_backward(logits.value(), targets.value(),
+                                                             ignore, log_sum_exp, dloss.value(),
+                                                             into);
+                    }
+                    const DType dtype = logits->dtype();
+                    const Tensor ignored = *targets == Tensor(Scalar(ignore));
+                    const Tensor hot =
+                        one_hot(masked_fill(*targets, ignored, int64_t{0}), logits->dim(-1), dtype);
+                    const Tensor error = softmax(*logits) - hot;
+                    return error * unsqueeze(masked_fill(to(dloss, dtype), ignored, 0.0), -1);
+                  });
+                });
+}
+
+// What both losses see: one row a target.
+struct Problem {
+  const char* name;
+  Tensor x;        // [rows, classes]
+  Tensor targets;  // [rows] in i64, or [rows, classes]
+  Tensor weight;   // [classes] or empty
+  int64_t ignore;
+  Reduction reduction;
+  Shape shape;  // of the losses
+
+  double classes() const { return static_cast<double>(x.dim(1)); }
+};
+
+// Classes from dimension 1 to the last one, then as rows.
+Tensor class_rows(const Tensor& x) {
+  if (x.rank() == 1) return reshape(x, {1, x.dim(0)});
+  if (x.rank() == 2) return x;
+  std::vector<int> order{0};
+  for (int i = 2; i < x.rank(); ++i) order.push_back(i);
+  order.push_back(1);
+  int64_t rows = x.dim(0);
+  for (int i = 2; i < x.rank(); ++i) rows *= x.dim(i);
+  return reshape(permute(x, order), {rows, x.dim(1)});
+}
+
+Problem make_problem(const char* name, const Tensor& x, const Tensor& targets,
+                     const CrossEntropyOptions& options) {
+  internal::check_floating(name, x);
+  internal::check_given(name, targets);
+  LOCKSTEP_CHECK(targets.device() == x.device(), name, ": targets on ",
+                 targets.device().to_string(), " for logits on ", x.device().to_string());
+  LOCKSTEP_CHECK(x.rank() >= 1, name, ": logits of shape ", x.shape(),
+                 ", expected [classes] or [batch, classes, …]");
+  Shape shape = x.shape();
+  const int dim = x.rank() == 1 ? 0 : 1;
+  shape.erase(dim);
+  const bool indices = !is_floating(targets.dtype());
+  LOCKSTEP_CHECK(
+      targets.dtype() != DType::boolean && targets.shape() == (indices ? shape : x.shape()), name,
+      ": targets of shape ", targets.shape(), " ", targets.dtype(), " for logits of shape ",
+      x.shape(), ", expected class indices of shape ", shape,
+      " or probabilities of the logits' shape");
+  LOCKSTEP_CHECK(!options.weight ||
+                     (options.weight.shape() == Shape{x.dim(dim)} &&
+                      is_floating(options.weight.dtype()) && options.weight.device() == x.device()),
+                 name, ": a weight of shape ", options.weight.shape(),
+                 ", expected a floating one of [", x.dim(dim), "] on the logits' device");
+  LOCKSTEP_CHECK(options.reduction != Reduction::batchmean, name,
+                 ": the reduction is batchmean, expected mean, sum or none");
+  const Tensor rows = class_rows(x);
+  return {name,
+          rows,
+          indices ? reshape(to(targets, DType::i64), {rows.dim(0)}) : class_rows(targets),
+          options.weight,
+          options.ignore_index,
+          options.reduction,
+          shape};
+}
+
+// `total` is what the mean divides by.
+template <class F>
+Tensor reduced(const Problem& problem, const Tensor& losses, const F& total) {
+  const DType dtype = problem.x.dtype();
+  if (problem.reduction == Reduction::none) return to(reshape(losses, problem.shape), dtype);
+  const Tensor all = sum(losses);
+  return to(problem.reduction == Reduction::sum ? all : all / total(), dtype);
+}
+
+// From log-probabilities [rows, classes]; `smoothing` as in cross_entropy.
+Tensor index_losses(const Problem& problem, const Tensor& log_p, double smoothing) {
+  const Tensor ignored = problem.targets == Tensor(Scalar(problem.ignore));
+  const Tensor targets = masked_fill(problem.targets, ignored, int64_t{0});
+  const Tensor& weight = problem.weight;
+  Tensor losses = neg(squeeze(gather(log_p, 1, unsqueeze(targets, 1)), 1));
+  Tensor weights;
+  if (weight) {
+    weights = masked_fill(index_select(weight, 0, targets), ignored, 0.0);
+    losses = losses * weights;
+  }
+  if (smoothing > 0) {
+    const Tensor everywhere = sum(weight ? log_p * weight : log_p, {1});
+    losses = losses * (1 - smoothing) - everywhere * (smoothing / problem.classes());
+  }
+  return reduced(problem, masked_fill(losses, ignored, 0.0), [&] {
+    return weight ? sum(weights) : to(sum(logical_not(ignored)), losses.dtype());
+  });
+}
+
+Tensor probability_losses(const Problem& problem, double smoothing) {
+  Tensor targets = problem.targets;
+  if (smoothing > 0) targets = targets * (1 - smoothing) + smoothing / problem.classes();
+  if (problem.weight) targets = targets * problem.weight;
+  const Tensor losses = neg(sum(log_softmax(problem.x) * targets, {1}));
+  return reduced(problem, losses, [&] { return static_cast<double>(problem.x.dim(0)); });
+}
+
+}  // namespace
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOptions options) {
+  if (autocasts("cross_entropy", {&logits, &targets})) {
+    return cross_entropy(autocast("cross_entropy", logits), autocast("cross_entropy", targets),
+                         options);
+  }
+  const double smoothing = options.label_smoothing;
+  LOCKSTEP_CHECK(smoothing >= 0 && smoothing <= 1, "cross_entropy: label smoothing ", smoothing,
+                 ", expected one in [0, 1]");
+  const Problem problem = make_problem("cross_entropy", logits, targets, options);
+  if (is_floating(targets.dtype())) return probability_losses(problem, smoothing);
+  if (problem.weight || smoothing > 0) {
+    return index_losses(problem, log_softmax(problem.x), smoothing);
+  }
+  return reduced(problem, row_losses(problem.x, problem.targets, problem.ignore),
+                 [&] { return sum(problem.targets != Tensor(Scalar(problem.ignore))).item(); });
+}
+
+Tensor nll_loss(const Tensor& log_probabilities, const Tensor& targets, NllLossOptions options) {
+  if (autocasts("nll_loss", {&log_probabilities})) {
+    return nll_loss(autocast("nll_loss", log_probabilities), targets, options);
+  }
+  internal::check_given("nll_loss", targets);
+  LOCKSTEP_CHECK(!is_floating(targets.dtype()), "nll_loss: targets of ", targets.dtype(),
+                 ", expected class indices in i64");
+  const Problem problem = make_problem("nll_loss", log_probabilities, targets,
+                                       {.weight = options.weight,
+                                        .ignore_index = options.ignore_index,
+                                        .reduction = options.reduction});
+  return index_losses(problem, problem.x, 0);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,27 @@
+#pragma once
+
+#include "lockstep/autograd/tensor.h"
+
+namespace lockstep {
+
+// Operands of one dtype, floating or integer. Dimensions may be 0: sums over nothing are 0.
+
+// [..., m, k] @ [..., k, n]; leading dimensions broadcast. A vector on the left is a row, on the
+// right a column, and that dimension goes away again.
+Tensor matmul(const Tensor& a, const Tensor& b);
+// Matrix times matrix, matrix times vector, batch of matrices: matmul with the ranks checked.
+Tensor mm(const Tensor& a, const Tensor& b);
+Tensor mv(const Tensor& a, const Tensor& x);
+Tensor bmm(const Tensor& a, const Tensor& b);
+// beta * input + alpha * (a @ b); input broadcasts to the product. With beta 0 input is not read:
+// its NaN stays out.
+Tensor addmm(const Tensor& input, const Tensor& a, const Tensor& b, double beta = 1,
+             double alpha = 1);
+// x [..., in], weight [out, in], bias [out] or empty -> [..., out].
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+// [n], [m] -> [n, m]
+Tensor outer(const Tensor& a, const Tensor& b);
+// [n], [n] -> []
+Tensor dot(const Tensor& a, const Tensor& b);
+
+}  // namespace lockstep

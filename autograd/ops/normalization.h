@@ -1,0 +1,45 @@
+#pragma once
+
+#include <optional>
+
+#include "lockstep/autograd/tensor.h"
+
+namespace lockstep {
+
+// All take floating tensors of any strides; epsilon is added to the variance.
+
+// Over dimension `dim`, from the end when negative; the rank-0 tensor has dimension 0 or -1.
+Tensor softmax(const Tensor& x, int dim = -1);
+Tensor log_softmax(const Tensor& x, int dim = -1);
+
+// (x - mean) / sqrt(variance + epsilon) * weight + bias over the last dimensions, which are
+// `normalized_shape` (Ba et al. 2016). weight and bias have that shape; either may be empty.
+Tensor layer_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight = {},
+                  const Tensor& bias = {}, double epsilon = 1e-5);
+// x / sqrt(mean(x^2) + epsilon) * weight over the last dimensions (Zhang & Sennrich 2019). epsilon:
+// the machine epsilon of x's dtype unless given.
+Tensor rms_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight = {},
+                std::optional<double> epsilon = {});
+
+struct BatchNormOptions {
+  bool training = false;  // statistics of this batch, not the running ones
+  double momentum = 0.1;
+  double epsilon = 1e-5;
+};
+// x [batch, channels, …]; weight, bias and the running statistics [channels], each may be empty
+// (Ioffe & Szegedy 2015). Training normalizes with the biased variance and updates what is given in
+// place: running = (1 - momentum) running + momentum * new, with the unbiased variance; one value
+// per channel is an Error. Evaluation needs both running statistics.
+Tensor batch_norm(const Tensor& x, const Array& running_mean, const Array& running_var,
+                  const Tensor& weight = {}, const Tensor& bias = {},
+                  BatchNormOptions options = {});
+
+// x [batch, channels, …], normalized over each of `groups` runs of channels (Wu & He 2018); weight
+// and bias [channels], each may be empty.
+Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight = {},
+                  const Tensor& bias = {}, double epsilon = 1e-5);
+// The same for each channel of each sample, which must have more than one value.
+Tensor instance_norm(const Tensor& x, const Tensor& weight = {}, const Tensor& bias = {},
+                     double epsilon = 1e-5);
+
+}  // namespace lockstep

@@ -1,0 +1,107 @@
+#include "lockstep/collectives/flight_recorder.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "lockstep/collectives/work_state.h"
+
+namespace lockstep {
+namespace {
+
+using Entry = FlightRecorder::Entry;
+using Clock = FlightRecorder::Clock;
+
+Entry entry_of(const WorkState& work) {
+  const WorkState::Progress progress = work.progress();
+  return {.sequence = work.sequence,
+          .communicator = work.communicator,
+          .signature = work.signature(),
+          .what = work.what,
+          .bucket = work.bucket,
+          .queued = progress.queued,
+          .begun = progress.begun,
+          .ended = progress.ended,
+          .error = progress.error};
+}
+
+const char* state_of(const Entry& entry) {
+  if (!entry.error.empty()) return "failed";
+  if (entry.ended) return "done";
+  return entry.begun ? "running" : "queued";
+}
+
+double microseconds(Clock::time_point time) {
+  return std::chrono::duration<double, std::micro>(time.time_since_epoch()).count();
+}
+
+}  // namespace
+
+void FlightRecorder::add(std::shared_ptr<const WorkState> work) {
+  const std::lock_guard lock(mutex_);
+  if (works_.size() == capacity_) works_.pop_front();
+  works_.push_back(std::move(work));
+}
+
+std::vector<Entry> FlightRecorder::entries() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Entry> result;
+  for (const auto& work : works_) result.push_back(entry_of(*work));
+  return result;
+}
+
+std::optional<Entry> FlightRecorder::last(const std::string& communicator) const {
+  const std::lock_guard lock(mutex_);
+  const auto newest = std::find_if(works_.rbegin(), works_.rend(), [&](const auto& work) {
+    return work->communicator == communicator;
+  });
+  if (newest == works_.rend()) return std::nullopt;
+  return entry_of(**newest);
+}
+
+std::string FlightRecorder::to_json(int rank) const {
+  const Clock::time_point now = Clock::now();
+  const auto ago = [now](Clock::time_point time) {
+    return std::chrono::duration<double>(now - time).count();
+  };
+  nlohmann::ordered_json collectives = nlohmann::ordered_json::array();
+  for (const Entry& entry : entries()) {
+    nlohmann::ordered_json item{{"sequence", entry.sequence},
+                                {"communicator", entry.communicator},
+                                {"collective", entry.signature},
+                                {"what", entry.what},
+                                {"bucket", entry.bucket},
+                                {"state", state_of(entry)},
+                                {"queued_seconds_ago", ago(entry.queued)}};
+    if (entry.begun) item["begun_seconds_ago"] = ago(*entry.begun);
+    if (entry.ended) item["ended_seconds_ago"] = ago(*entry.ended);
+    if (!entry.error.empty()) item["error"] = entry.error;
+    collectives.push_back(std::move(item));
+  }
+  return nlohmann::ordered_json{{"rank", rank}, {"collectives", std::move(collectives)}}.dump(1);
+}
+
+std::string FlightRecorder::to_chrome_trace(int rank) const {
+  const Clock::time_point now = Clock::now();
+  nlohmann::ordered_json events = nlohmann::ordered_json::array();
+  for (const Entry& entry : entries()) {
+    const Clock::time_point begun = entry.begun.value_or(entry.queued);
+    const Clock::time_point ended = entry.ended.value_or(now);
+    std::string name = entry.what.empty() ? entry.signature : entry.what;
+    if (entry.bucket >= 0) name += " " + std::to_string(entry.bucket);
+    events.push_back({{"name", name},
+                      {"cat", "collective"},
+                      {"ph", "X"},
+                      {"ts", microseconds(begun)},
+                      {"dur", microseconds(ended) - microseconds(begun)},
+                      {"pid", rank},
+                      {"tid", entry.communicator},
+                      {"args",
+                       {{"sequence", entry.sequence},
+                        {"collective", entry.signature},
+                        {"state", state_of(entry)},
+                        {"queued_before_us", microseconds(begun) - microseconds(entry.queued)}}}});
+  }
+  return nlohmann::ordered_json{{"traceEvents", std::move(events)}}.dump();
+}
+
+}  // namespace lockstep

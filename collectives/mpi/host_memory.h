@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace lockstep::mpi {
+
+// Memory that every rank of this host has mapped: one segment of equal size for each of them. The
+// mappings end with the object; nothing of it is left in the file system.
+class HostMemory {
+ public:
+  ~HostMemory();
+  HostMemory(const HostMemory&) = delete;
+  HostMemory& operator=(const HostMemory&) = delete;
+
+  std::byte* segment(int local_rank) const { return segments_[static_cast<size_t>(local_rank)]; }
+  std::byte* own() const { return segment(local_rank_); }
+  size_t bytes() const { return bytes_; }
+  // Whether [data, data + bytes) lies in the segment of this rank.
+  bool owns(const void* data, size_t bytes) const;
+  size_t offset_of(const void* data) const;
+
+ private:
+  friend class HostGroup;
+  HostMemory(size_t bytes, int local_rank, int local_size)
+      : bytes_(bytes), local_rank_(local_rank), segments_(static_cast<size_t>(local_size)) {}
+  bool create(const std::string& name);
+  bool open(int local_rank, const std::string& name);
+
+  size_t bytes_;
+  int local_rank_;
+  std::vector<std::byte*> segments_;
+};
+
+// Gives every rank of a group the messages of all, `bytes` each.
+using Exchange = std::function<void(const void* mine, void* all, int bytes)>;
+
+// Which ranks of a group share this host's memory. Equal for all ranks: either every host has the
+// same number of them and they may reduce through it, or none may.
+class HostGroup {
+ public:
+  // A collective call, like `allocate`.
+  HostGroup(int rank, int size, Exchange exchange);
+
+  // More than one rank on each host, and as many on one as on the other.
+  bool usable() const { return usable_; }
+  int local_rank() const { return local_rank_; }
+  int local_size() const { return static_cast<int>(local_ranks_.size()); }
+  int hosts() const { return size_ / local_size(); }
+
+  // Zeros. Null on every rank where one has no room; `reason` says on which and why.
+  std::shared_ptr<HostMemory> allocate(size_t bytes, std::string* reason);
+
+ private:
+  int rank_;
+  int size_;
+  Exchange exchange_;
+  std::vector<int> local_ranks_;  // ranks of the group on this host, ascending
+  int local_rank_ = 0;
+  bool usable_ = false;
+  int allocations_ = 0;
+};
+
+}  // namespace lockstep::mpi

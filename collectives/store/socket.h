@@ -1,0 +1,42 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace lockstep {
+
+// A file descriptor that is closed with it.
+class Socket {
+ public:
+  Socket() = default;
+  explicit Socket(int descriptor) : descriptor_(descriptor) {}
+  Socket(Socket&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  Socket& operator=(Socket&& other) noexcept {
+    std::swap(descriptor_, other.descriptor_);
+    return *this;
+  }
+  ~Socket();
+
+  int get() const { return descriptor_; }
+  explicit operator bool() const { return descriptor_ >= 0; }
+
+ private:
+  int descriptor_ = -1;
+};
+
+// Non-blocking, on every address of this machine.
+absl::StatusOr<Socket> listen_on(int port);
+int port_of(const Socket& socket);
+
+// One attempt, non-blocking afterwards. Small messages leave at once, and a peer whose machine is
+// gone is noticed after some 15 s.
+absl::StatusOr<Socket> connect_to(const std::string& host, int port,
+                                  std::chrono::steady_clock::time_point deadline);
+void prepare(const Socket& socket);
+
+// errno as a status that says what was being done.
+absl::Status system_error(const std::string& doing);
+
+}  // namespace lockstep

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "lockstep/collectives/watch/watch.h"
+#include "lockstep/collectives/world.h"
+
+namespace lockstep {
+class TcpStoreServer;
+}
+
+namespace lockstep::train {
+
+// Watches over a rank for as long as its job runs. The store that the ranks meet in is the one that
+// LOCKSTEP_STORE (host:port) and LOCKSTEP_STORE_TOKEN name, or one that rank 0 hosts. A world of
+// one has nobody to wait for, and no watch.
+class JobWatch {
+ public:
+  struct Options {
+    std::chrono::milliseconds timeout;       // of collectives: how often ranks beat follows from it
+    std::filesystem::path flight_directory;  // empty: nothing is written
+    // Ends the process; called with the reason when a rank does not end by itself.
+    std::function<void(const std::string& report)> end_process;
+  };
+  // A collective call. All ranks have left before rank 0's ends.
+  JobWatch(Communicator& communicator, const World& world, Options options);
+  ~JobWatch();
+
+  // Null in a world of one.
+  Watch* watch() const { return watch_.get(); }
+
+  // This rank has come to its end and watches no more; rank 0's host stays.
+  void leave() { watch_.reset(); }
+
+  // This rank fails: tells the others, and writes what its last collectives were to
+  // flight-rank-N.json and, for chrome://tracing, flight-rank-N.trace.json. Never throws.
+  void fail(const std::string& reason);
+
+ private:
+  void write_flight() const;
+
+  Communicator& communicator_;
+  Options options_;
+  std::unique_ptr<TcpStoreServer> host_;  // on rank 0
+  std::unique_ptr<Watch> watch_;
+};
+
+}  // namespace lockstep::train

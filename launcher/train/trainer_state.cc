@@ -1,0 +1,100 @@
+// What a run's checkpoints hold, and how it goes on from one.
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "lockstep/launcher/train/agreement.h"
+#include "lockstep/launcher/train/trainer.h"
+#include "lockstep/runtime/version.h"
+
+namespace lockstep::train {
+
+void Trainer::load_or_initialize() {
+  resumed_from_ = checkpointer_.find(options_.resume);
+  if (resumed_from_) {
+    const auto check = [&](const std::string& attributes) {
+      check_same_run(attributes, *resumed_from_);
+    };
+    const Checkpointer::Loaded loaded = checkpointer_.load(*resumed_from_, state(), check);
+    optimizer_->set_steps(nlohmann::json::parse(loaded.attributes).at("optimizer_steps"));
+    step_ = saved_step_ = loaded.step;
+    return;
+  }
+  agree(communicator_, "initial weights", [&] {
+    if (task_.initialize() || steps_ > 0) return;
+    fail_usage(
+        {"no weights to use: give --resume, or a --run-dir with a checkpoint, or steps to "
+         "train"});
+  });
+}
+
+// A run that goes on must mean the same: its samples are those that are left, its tensors those of
+// the same function. To use a model without training only that must be the same.
+void Trainer::check_same_run(const std::string& attributes,
+                             const std::filesystem::path& checkpoint) {
+  const auto before = nlohmann::json::parse(attributes);
+  const auto now = nlohmann::json::parse(this->attributes());
+  const auto compare = [&](const char* part) {
+    for (const auto& [key, value] : now.at(part).items()) {
+      const auto saved =
+          before.contains(part) ? before.at(part).value(key, nlohmann::json()) : nlohmann::json();
+      if (saved == value) continue;
+      std::string flag = "--" + key;
+      std::replace(flag.begin(), flag.end(), '_', '-');
+      fail_usage({"checkpoint ", checkpoint.string(), " was written with ", flag, " ", saved.dump(),
+                  ", this run has ", value.dump()});
+    }
+  };
+  compare("model");
+  if (steps_ == 0) return;
+  compare("data");
+  compare("trainer");
+}
+
+std::vector<NamedArray> Trainer::state() {
+  std::vector<NamedArray> result;
+  std::map<const void*, std::string> names;
+  for (const nn::NamedParameter& named : ddp_->parameters()) {
+    names[named.parameter.identity()] = named.name;
+    result.push_back({"model/" + named.name, named.parameter.tensor().value()});
+  }
+  for (const nn::NamedBuffer& named : task_.module().named_buffers()) {
+    result.push_back({"model/" + named.name, named.buffer.array()});
+  }
+  for (const optim::Optimizer::State& entry : optimizer_->state()) {
+    const std::string& name = names.at(optimizer_->parameters()[entry.parameter].identity());
+    result.push_back({"optimizer/" + entry.name + "/" + name, entry.values});
+  }
+  return result;
+}
+
+std::string Trainer::attributes() const {
+  using Json = nlohmann::ordered_json;
+  const Task::Identity identity = task_.identity();
+  return Json{{"version", version()},
+              {"model", Json::parse(identity.model)},
+              {"data", Json::parse(identity.data)},
+              {"trainer",
+               {{"global_batch", options_.global_batch},
+                {"seed", options_.seed},
+                {"optimizer", options_.optimizer}}},
+              {"optimizer_steps", optimizer_->steps()},
+              {"next_sample", step_ * options_.global_batch},
+              {"steps", steps_}}
+      .dump();
+}
+
+void Trainer::save() {
+  if (!directory_.exists() || saved_step_ == step_) return;
+  const Watch::Phase phase = session_.long_phase("checkpoint");
+  const Clock::time_point start = Clock::now();
+  checkpointer_.save(step_, state(), attributes());
+  saved_step_ = step_;
+  last_save_ = Clock::now();
+  checkpoint_seconds_ = std::chrono::duration<double>(Clock::now() - start).count();
+  write_metrics([&] {
+    metrics_->event("checkpoint", {{"step", step_}, {"seconds", checkpoint_seconds_}});
+  });
+}
+
+}  // namespace lockstep::train

@@ -1,0 +1,100 @@
+#include "lockstep/nn/optim/average.h"
+
+#include "lockstep/runtime/error.h"
+#include "lockstep/runtime/ops/elementwise.h"
+
+namespace lockstep::optim {
+namespace {
+
+// Whatever can be averaged is, in f32 or wider.
+Array average_of(const Array& value, bool averaged) {
+  if (!averaged) return kernels::copy(value);
+  return kernels::copy(kernels::cast(value, value.dtype() == DType::f64 ? DType::f64 : DType::f32));
+}
+
+void write(const Array& from, const Array& to) {
+  kernels::copy_into(kernels::cast(from, to.dtype()), to);
+}
+
+}  // namespace
+
+// Calls visit(entry, value) for parameters, then buffers, in the module's order: their values may
+// have moved (into flat buckets) since the last time.
+template <class F>
+void ExponentialMovingAverage::for_each(F&& visit) {
+  size_t next = 0;
+  for (const nn::NamedParameter& named : module_.named_parameters()) {
+    visit(entries_.at(next++), named.parameter.tensor().value());
+  }
+  for (const nn::NamedBuffer& named : module_.named_buffers()) {
+    visit(entries_.at(next++), named.buffer.array());
+  }
+}
+
+ExponentialMovingAverage::ExponentialMovingAverage(nn::Module& module, AverageOptions options)
+    : module_(module), options_(options), updates_(Array::zeros({}, DType::f64)) {
+  LOCKSTEP_CHECK(options.decay >= 0 && options.decay <= 1, "ExponentialMovingAverage: decay ",
+                 options.decay, ", expected 0 to 1");
+  for (const nn::NamedParameter& named : module.named_parameters()) {
+    entries_.push_back({named.name, average_of(named.parameter.tensor().value(), true), true});
+  }
+  for (const nn::NamedBuffer& named : module.named_buffers()) {
+    const Array& value = named.buffer.array();
+    const bool averaged = options.average_buffers && is_floating(value.dtype());
+    entries_.push_back({named.name, average_of(value, averaged), averaged});
+  }
+}
+
+void ExponentialMovingAverage::update() {
+  LOCKSTEP_CHECK(!swapped_, "ExponentialMovingAverage: update while the averages are swapped in");
+  const bool first = updates() == 0;
+  for_each([&](Entry& entry, const Array& value) {
+    if (first || !entry.averaged) {
+      write(value, entry.average);
+    } else {
+      kernels::scale_add(1 - options_.decay, kernels::cast(value, entry.average.dtype()),
+                         options_.decay, entry.average);
+    }
+  });
+  kernels::fill(updates_, updates_.item() + 1);
+}
+
+void ExponentialMovingAverage::swap_in() {
+  LOCKSTEP_CHECK(!swapped_, "ExponentialMovingAverage: the averages are swapped in already");
+  for_each([&](Entry& entry, const Array& value) {
+    entry.own = kernels::copy(value);
+    write(entry.average, value);
+  });
+  swapped_ = true;
+}
+
+void ExponentialMovingAverage::swap_out() {
+  LOCKSTEP_CHECK(swapped_, "ExponentialMovingAverage: the averages are not swapped in");
+  for_each([&](Entry& entry, const Array& value) {
+    write(entry.own, value);
+    entry.own = {};
+  });
+  swapped_ = false;
+}
+
+std::vector<ExponentialMovingAverage::State> ExponentialMovingAverage::state() const {
+  std::vector<State> result;
+  for (const Entry& entry : entries_) result.push_back({entry.name, entry.average});
+  result.push_back({"n_averaged", updates_});
+  return result;
+}
+
+void ExponentialMovingAverage::load_state(const std::vector<State>& given) {
+  const std::vector<State> own = state();
+  LOCKSTEP_CHECK(given.size() == own.size(), "ExponentialMovingAverage: load_state: ", given.size(),
+                 " entries, expected ", own.size());
+  for (size_t i = 0; i < own.size(); ++i) {
+    LOCKSTEP_CHECK(given[i].name == own[i].name && given[i].values &&
+                       given[i].values.shape() == own[i].values.shape(),
+                   "ExponentialMovingAverage: load_state: entry ", i, " is ", given[i].name,
+                   ", expected ", own[i].name, " of shape ", own[i].values.shape());
+  }
+  for (size_t i = 0; i < own.size(); ++i) write(given[i].values, own[i].values);
+}
+
+}  // namespace lockstep::optim

@@ -1,0 +1,106 @@
+#include "lockstep/nn/parallel/communication_hook.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+
+#include "lockstep/runtime/math/unary.h"
+#include "lockstep/runtime/ops/elementwise.h"
+#include "lockstep/runtime/ops/index.h"
+
+namespace lockstep::nn {
+
+Work mean_of_bucket(const GradientBucket& bucket) {
+  return bucket.communicator.all_reduce(bucket.values, ReduceOp::mean,
+                                        {.what = "gradients", .bucket = bucket.index});
+}
+
+CommunicationHook compress_to(DType dtype) {
+  LOCKSTEP_CHECK(dtype == DType::bf16 || dtype == DType::f16, "compress_to: ", dtype,
+                 ", expected bf16 or f16");
+  return [dtype](const GradientBucket& bucket) {
+    const Array& values = bucket.values;
+    kernels::scale_add(1.0 / bucket.communicator.size(), values, 0, values);
+    const Array small = kernels::cast(values, dtype);
+    return bucket.communicator
+        .all_reduce(small, ReduceOp::sum, {.what = "gradients", .bucket = bucket.index})
+        .then([small, values] {
+          kernels::copy_into(small, values);
+          return Work();
+        });
+  };
+}
+
+CommunicationHook timed(CommunicationHook hook,
+                        std::function<void(int bucket, std::chrono::nanoseconds)> report) {
+  return [hook = std::move(hook), report = std::move(report)](const GradientBucket& bucket) {
+    const auto start = std::chrono::steady_clock::now();
+    const Work work = hook ? hook(bucket) : mean_of_bucket(bucket);
+    return work.then([report, start, index = bucket.index] {
+      report(index, std::chrono::steady_clock::now() - start);
+      return Work();
+    });
+  };
+}
+
+namespace {
+
+// What a rank did not send yet of one bucket.
+class Residual {
+ public:
+  // Adds it to the values; nothing where the bucket has changed.
+  void add_to(const Array& values) const {
+    if (left_ && left_.shape() == values.shape()) kernels::scale_add(1, left_, 1, values);
+  }
+  void keep(Array left) { left_ = std::move(left); }
+
+ private:
+  Array left_;
+};
+
+Array magnitudes(const Array& values) {
+  return kernels::unary("abs", {math::index_of<math::UnaryOps, math::Abs>}, values);
+}
+
+Work top_k_of(const GradientBucket& bucket, const TopKOptions& options, Residual& residual) {
+  const Array& values = bucket.values;
+  const int ranks = bucket.communicator.size();
+  const int64_t count = std::max<int64_t>(
+      1,
+      static_cast<int64_t>(std::ceil(options.fraction * static_cast<double>(values.elements()))));
+  if (options.error_feedback) residual.add_to(values);
+  const Array places = kernels::sort("top_k", magnitudes(values), 0, count, true);
+  const Array chosen = kernels::gather(values, 0, places);
+  if (options.error_feedback) {
+    const Array left = kernels::copy(values), minus = Array::zeros(chosen.shape(), chosen.dtype());
+    kernels::scale_add(-1, chosen, 0, minus);
+    kernels::scatter_add(minus, 0, places, left);
+    residual.keep(left);
+  }
+  const Array all_places = Array::empty({count * ranks}, DType::i64, values.device());
+  const Array all_chosen = Array::empty({count * ranks}, values.dtype(), values.device());
+  const CollectiveOptions what{.what = "gradients", .bucket = bucket.index};
+  const Work first = bucket.communicator.all_gather(places, all_places, what);
+  const Work second = bucket.communicator.all_gather(chosen, all_chosen, what);
+  return first.then([second] { return second; })
+      .then([values, all_places, all_chosen, places, chosen, ranks] {
+        kernels::fill(values, 0);
+        kernels::scatter_add(all_chosen, 0, all_places, values);
+        kernels::scale_add(1.0 / ranks, values, 0, values);
+        return Work();
+      });
+}
+
+}  // namespace
+
+CommunicationHook top_k(TopKOptions options) {
+  LOCKSTEP_CHECK(options.fraction > 0 && options.fraction <= 1, "top_k: fraction ",
+                 options.fraction, ", expected more than 0 and at most 1");
+  auto residuals = std::make_shared<std::map<int, Residual>>();
+  return [options, residuals](const GradientBucket& bucket) {
+    return top_k_of(bucket, options, (*residuals)[bucket.index]);
+  };
+}
+
+}  // namespace lockstep::nn

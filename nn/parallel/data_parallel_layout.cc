@@ -1,0 +1,73 @@
+// How parameters come into buckets after the first step.
+#include <algorithm>
+
+#include "lockstep/nn/parallel/data_parallel.h"
+#include "lockstep/nn/parallel/same_model.h"
+#include "lockstep/runtime/ops/elementwise.h"
+
+namespace lockstep::nn {
+
+std::vector<int> DistributedDataParallel::memory_order() const {
+  std::vector<int> order;
+  for (const FlatLayout::Bucket& bucket : layout_.buckets) {
+    order.insert(order.end(), bucket.members.begin(), bucket.members.end());
+  }
+  return order;
+}
+
+FlatLayout DistributedDataParallel::packed(const std::vector<int>& order) {
+  std::vector<Shape> shapes;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    shapes.push_back(parameter(static_cast<int>(i)).shape());
+  }
+  const DType dtype = members_.empty() ? options_.placement.dtype : parameter(0).dtype();
+  return FlatLayout::pack(shapes, order, dtype, options_.bucket_sizes);
+}
+
+void DistributedDataParallel::regroup() {
+  reducer_->regroup(layout_.bucket_of, static_cast<int>(layout_.buckets.size()));
+}
+
+void DistributedDataParallel::set_bucket_sizes(const BucketSizes& sizes) {
+  options_.bucket_sizes = sizes;
+  layout_ = packed(memory_order());
+  regroup();
+}
+
+// Before the first update, so that the optimizer's state is made for the final place. Rank 0's
+// order counts: others may have used other parameters.
+void DistributedDataParallel::pack_in_observed_order(std::vector<int> observed) {
+  packed_ = true;
+  const Array shared = Array::full({static_cast<int64_t>(members_.size())}, -1, DType::i64);
+  int64_t* places = shared.data<int64_t>();
+  std::copy(observed.begin(), observed.end(), places);
+  broadcast_values(communicator_, {shared}, "gradient order");
+  std::vector<int> order;
+  std::vector<bool> placed(members_.size(), false);
+  for (size_t i = 0; i < members_.size() && places[i] >= 0; ++i) {
+    order.push_back(static_cast<int>(places[i]));
+    placed[order.back()] = true;
+  }
+  const std::vector<int> before = memory_order();
+  std::copy_if(before.begin(), before.end(), std::back_inserter(order),
+               [&](int member) { return !placed[member]; });
+  if (order == before) return;
+  move_into(packed(order));
+  regroup();
+}
+
+// Parameters that were frozen when data parallelism began and have a gradient now.
+void DistributedDataParallel::adopt_thawed(const std::vector<Use>& uses) {
+  std::vector<int> order = memory_order();
+  for (size_t i = 0; i < uses.size(); ++i) {
+    if (member_of_[i] != kOutside || uses[i].used == 0) continue;
+    member_of_[i] = static_cast<int>(members_.size());
+    order.push_back(member_of_[i]);
+    members_.push_back(static_cast<int>(i));
+  }
+  if (order.size() == layout_.offsets.size()) return;
+  move_into(packed(order));
+  regroup();
+}
+
+}  // namespace lockstep::nn

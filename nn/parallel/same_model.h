@@ -1,0 +1,18 @@
+#pragma once
+
+#include <vector>
+
+#include "lockstep/collectives/communicator.h"
+#include "lockstep/nn/module.h"
+
+namespace lockstep::nn {
+
+// Throws Error where the ranks' parameters differ in name, shape, dtype or freezing: it names the
+// first difference and both ranks. A collective call.
+void check_same_model(Communicator& communicator, const std::vector<NamedParameter>& parameters);
+
+// All ranks get rank 0's values. A collective call.
+void broadcast_values(Communicator& communicator, const std::vector<Array>& values,
+                      std::string_view what);
+
+}  // namespace lockstep::nn

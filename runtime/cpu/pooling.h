@@ -1,0 +1,12 @@
+#pragma once
+
+#include "lockstep/runtime/cpu/loops.h"
+#include "lockstep/runtime/kernels.h"
+
+namespace lockstep::cpu {
+
+void max_pool(const Loops& loops, const View& x, const WindowOptions& options, const View& y,
+              const View& index);
+void resample(const Loops& loops, const View& x, int dim, const SparseRows& matrix, const View& y);
+
+}  // namespace lockstep::cpu
