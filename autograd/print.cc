@@ -177,4 +177,10 @@ std::string to_string(const Tensor& x) {
 
 std::ostream& operator<<(std::ostream& stream, const Tensor& x) { return stream << to_string(x); }
 
+std::ostream& operator<<(std::ostream& stream, DType dtype) { return stream << name_of(dtype); }
+
+std::ostream& operator<<(std::ostream& stream, const Shape& shape) {
+  return stream << shape.to_string();
+}
+
 }  // namespace lockstep

@@ -13,5 +13,7 @@ namespace lockstep {
 // device.
 std::string to_string(const Tensor& x);
 std::ostream& operator<<(std::ostream& stream, const Tensor& x);
+std::ostream& operator<<(std::ostream& stream, DType dtype);         // "f32"
+std::ostream& operator<<(std::ostream& stream, const Shape& shape);  // "[2, 3]"
 
 }  // namespace lockstep

@@ -112,7 +112,7 @@ void Leaf::accumulate(const Tensor& gradient, const Into& offered) {
   } else if (seated_) {
     kernels::copy_into(value, gradient_);
   } else {
-    gradient_ = kernels::cast(value, dtype_);
+    gradient_ = kernels::contiguous(kernels::cast(value, dtype_));
   }
   has_gradient_ = true;
 }

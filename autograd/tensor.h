@@ -308,6 +308,13 @@ struct GradOptions {
 // every output has one element.
 std::vector<Tensor> grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
                          std::span<const Tensor> seeds = {}, GradOptions options = {});
+// The same for lists written in place: grad({u}, {x}, {ones_like(u)}, {.create_graph = true}).
+inline std::vector<Tensor> grad(const std::vector<Tensor>& outputs,
+                                const std::vector<Tensor>& inputs, const std::vector<Tensor>& seeds,
+                                GradOptions options = {}) {
+  return grad(std::span<const Tensor>(outputs), std::span<const Tensor>(inputs),
+              std::span<const Tensor>(seeds), options);
+}
 Tensor grad(const Tensor& output, const Tensor& input, GradOptions options = {});
 
 }  // namespace lockstep

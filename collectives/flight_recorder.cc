@@ -11,6 +11,9 @@ namespace {
 using Entry = FlightRecorder::Entry;
 using Clock = FlightRecorder::Clock;
 
+// Names and errors are the user's, and may be no UTF-8.
+constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;
+
 Entry entry_of(const WorkState& work) {
   const WorkState::Progress progress = work.progress();
   return {.sequence = work.sequence,
@@ -77,7 +80,8 @@ std::string FlightRecorder::to_json(int rank) const {
     if (!entry.error.empty()) item["error"] = entry.error;
     collectives.push_back(std::move(item));
   }
-  return nlohmann::ordered_json{{"rank", rank}, {"collectives", std::move(collectives)}}.dump(1);
+  return nlohmann::ordered_json{{"rank", rank}, {"collectives", std::move(collectives)}}.dump(
+      1, ' ', false, kReplace);
 }
 
 std::string FlightRecorder::to_chrome_trace(int rank) const {
@@ -101,7 +105,7 @@ std::string FlightRecorder::to_chrome_trace(int rank) const {
                         {"state", state_of(entry)},
                         {"queued_before_us", microseconds(begun) - microseconds(entry.queued)}}}});
   }
-  return nlohmann::ordered_json{{"traceEvents", std::move(events)}}.dump();
+  return nlohmann::ordered_json{{"traceEvents", std::move(events)}}.dump(-1, ' ', false, kReplace);
 }
 
 }  // namespace lockstep

@@ -91,9 +91,9 @@ Array Array::transpose(int a, int b) const {
 
 Array Array::narrow(int dim, int64_t start, int64_t length, int64_t step) const {
   dim = normalize_dim("narrow", dim, rank());
-  const int64_t last = length == 0 ? start : start + (length - 1) * step;
-  LOCKSTEP_CHECK(step > 0 && start >= 0 && length >= 0 &&
-                     (length == 0 ? start <= shape_[dim] : last < shape_[dim]),
+  const int64_t behind = shape_[dim] - start;  // elements from `start` on
+  LOCKSTEP_CHECK(step > 0 && start >= 0 && length >= 0 && behind >= (length == 0 ? 0 : 1) &&
+                     (length == 0 || length - 1 <= (behind - 1) / step),
                  "narrow: ", length, " elements from ", start, " with step ", step,
                  " in dimension ", dim, " of shape ", shape_);
   Array result = *this;
@@ -152,7 +152,7 @@ Shape resolve_unknown(const Shape& from, Shape to) {
   int unknown = -1;
   for (int i = 0; i < to.rank(); ++i) {
     if (to[i] != -1) {
-      known *= to[i];
+      known = saturating_product(known, to[i]);
       continue;
     }
     LOCKSTEP_CHECK(unknown < 0, "reshape: two unknown dimensions in ", to);

@@ -48,7 +48,7 @@ Shape contiguous_strides(const Shape& shape) {
   int64_t stride = 1;
   for (int i = shape.rank() - 1; i >= 0; --i) {
     strides[i] = stride;
-    stride *= shape[i];
+    stride = saturating_product(stride, shape[i]);
   }
   return strides;
 }

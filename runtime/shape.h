@@ -3,12 +3,19 @@
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <span>
 #include <string>
 
 namespace lockstep {
 
 inline constexpr int kMaxRank = 8;
+
+// The product, or the largest number where it does not fit: no array is that large.
+inline int64_t saturating_product(int64_t a, int64_t b) {
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? std::numeric_limits<int64_t>::max() : product;
+}
 
 // A short list of dimensions (or strides), held inline. At most kMaxRank entries.
 class Shape {
@@ -29,7 +36,7 @@ class Shape {
 
   int64_t elements() const {
     int64_t product = 1;
-    for (int64_t dim : *this) product *= dim;
+    for (int64_t dim : *this) product = saturating_product(product, dim);
     return product;
   }
   void append(int64_t dim);

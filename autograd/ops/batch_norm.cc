@@ -44,7 +44,7 @@ Statistics batch_statistics(const Tensor& x, const Array& running_mean, const Ar
   kernels::ChannelMoments moments = kernels::channel_moments(x.value());
   const double count = static_cast<double>(x.elements() / x.dim(1));
   move_towards(running_mean, moments.mean, momentum);
-  move_towards(running_var, moments.variance, momentum, count / (count - 1));
+  move_towards(running_var, moments.variance, momentum, count > 1 ? count / (count - 1) : 1);
   return {std::move(moments.mean), std::move(moments.variance), true};
 }
 

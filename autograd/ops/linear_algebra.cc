@@ -132,7 +132,7 @@ void check_linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   check_given("linear", weight);
   LOCKSTEP_CHECK(x.rank() >= 1 && weight.rank() == 2 && x.dim(-1) == weight.dim(1),
                  "linear: input of shape ", x.shape(), " and weight of shape ", weight.shape(),
-                 ", expected [..., in] and [out, in]");
+                 ", expected [..., in] and [out, in], or [in] without bias");
   LOCKSTEP_CHECK(!bias || bias.shape() == Shape{weight.dim(0)}, "linear: bias of shape ",
                  bias.shape(), " for weight of shape ", weight.shape());
   LOCKSTEP_CHECK(x.dtype() == weight.dtype() && (!bias || bias.dtype() == x.dtype()),
@@ -145,6 +145,9 @@ void check_linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   if (autocasts("linear", {&x, &weight, &bias})) {
     return linear(autocast("linear", x), autocast("linear", weight), autocast("linear", bias));
+  }
+  if (weight && weight.rank() == 1 && !bias) {  // one output, which has no dimension
+    return squeeze(linear(x, unsqueeze(weight, 0)), -1);
   }
   check_linear(x, weight, bias);
   Shape shape = x.shape();

@@ -17,7 +17,8 @@ Tensor bmm(const Tensor& a, const Tensor& b);
 // its NaN stays out.
 Tensor addmm(const Tensor& input, const Tensor& a, const Tensor& b, double beta = 1,
              double alpha = 1);
-// x [..., in], weight [out, in], bias [out] or empty -> [..., out].
+// x [..., in], weight [out, in], bias [out] or empty -> [..., out]; weight [in] without bias ->
+// [...].
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 // [n], [m] -> [n, m]
 Tensor outer(const Tensor& a, const Tensor& b);

@@ -80,6 +80,9 @@ void check_binary(const char* name, const Tensor& x, const Tensor& target,
   }
 }
 
+// Below x (1 - x) in the gradient. PyTorch's bound is the float, in double too.
+constexpr double kSmallest = 1e-12f;
+
 // An op of its own for the gradient's sake: where a logarithm is held, x is still told to move.
 Tensor binary_losses(const Tensor& x, const Tensor& target) {
   Array losses;
@@ -89,12 +92,12 @@ Tensor binary_losses(const Tensor& x, const Tensor& target) {
     const Tensor zero = clamp(log1p(neg(x.detach())), -100.0, {});
     losses = neg(target.detach() * one + (1.0 - target.detach()) * zero).value();
   }
-  return record({"binary_cross_entropy"}, losses, {&x, &target},
-                [x = Saved(x), target = Saved(target)](const Tensor& dy, Gradients& out) {
-                  out.add(0,
-                          [&] { return dy * (*x - *target) / clamp(*x * (1.0 - *x), 1e-12, {}); });
-                  out.add(1, [&] { return dy * (log1p(neg(*x)) - log(*x)); });
-                });
+  return record(
+      {"binary_cross_entropy"}, losses, {&x, &target},
+      [x = Saved(x), target = Saved(target)](const Tensor& dy, Gradients& out) {
+        out.add(0, [&] { return dy * (*x - *target) / clamp(*x * (1.0 - *x), kSmallest, {}); });
+        out.add(1, [&] { return dy * (log1p(neg(*x)) - log(*x)); });
+      });
 }
 
 }  // namespace

@@ -155,13 +155,16 @@ struct Stretch {
   double scale;
 };
 
-// In single precision, as PyTorch finds them: indices near a border depend on it.
-Resampling::Rows nearest_rows(const Stretch& s) {
+// In single precision, as PyTorch finds them: indices near a border depend on it. Of images, where
+// the size stays or doubles, it does not ask the scale.
+Resampling::Rows nearest_rows(const Stretch& s, bool image) {
   const float step = s.scale > 0 ? static_cast<float>(1 / s.scale)
                                  : static_cast<float>(s.from) / static_cast<float>(s.to);
   Resampling::Rows rows;
   for (int64_t i = 0; i < s.to; ++i) {
-    const auto at = static_cast<int64_t>(std::floor(static_cast<float>(i) * step));
+    int64_t at = static_cast<int64_t>(std::floor(static_cast<float>(i) * step));
+    if (image && s.to == s.from) at = i;
+    if (image && s.to == 2 * s.from) at = i / 2;
     rows.add(std::min(at, s.from - 1), 1);
     rows.end_row();
   }
@@ -170,7 +173,7 @@ Resampling::Rows nearest_rows(const Stretch& s) {
 
 Resampling::Rows linear_rows(const Stretch& s, bool align_corners) {
   const auto from = static_cast<double>(s.from), to = static_cast<double>(s.to);
-  double step = s.scale > 0 ? 1 / s.scale : from / to;
+  double step = s.scale > 0 && s.to != s.from ? 1 / s.scale : from / to;
   if (align_corners) step = s.to > 1 ? (from - 1) / (to - 1) : 0;
   Resampling::Rows rows;
   for (int64_t i = 0; i < s.to; ++i) {
@@ -248,8 +251,8 @@ Tensor interpolate(const Tensor& x, const InterpolateOptions& options) {
   for (int i = 0; i < spatial; ++i) {
     const Stretch stretch = stretch_of(x, i, options);
     matrices.push_back(std::make_shared<const Resampling>(
-        linear ? linear_rows(stretch, options.align_corners) : nearest_rows(stretch), stretch.from,
-        x.device()));
+        linear ? linear_rows(stretch, options.align_corners) : nearest_rows(stretch, spatial == 2),
+        stretch.from, x.device()));
   }
   return internal::resample(x, matrices);
 }

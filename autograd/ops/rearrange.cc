@@ -98,6 +98,7 @@ Tensor cat(const std::vector<Tensor>& tensors, int dim) {
   }
   if (parts.empty()) parts.push_back(tensors[0]);
   const Shape& first = parts[0].shape();
+  LOCKSTEP_CHECK(first.rank() > 0, "cat: a tensor without dimensions");
   dim = normalize_dim("cat", dim, first.rank());
   Shape shape = first;
   shape[dim] = 0;
@@ -142,6 +143,10 @@ std::vector<Padding> padding_of(const Tensor& x, const std::vector<int64_t>& pad
   std::vector<Padding> all;
   for (size_t i = 0; i < pads.size(); i += 2) {
     const int dim = x.rank() - 1 - static_cast<int>(i / 2);
+    constexpr int64_t kMost = int64_t{1} << 48;
+    LOCKSTEP_CHECK(
+        std::max(pads[i], pads[i + 1]) < kMost && std::min(pads[i], pads[i + 1]) > -kMost,
+        "pad: amounts ", pads[i], " and ", pads[i + 1], " are beyond any array");
     const int64_t kept =
         x.dim(dim) + std::min<int64_t>(0, pads[i]) + std::min<int64_t>(0, pads[i + 1]);
     LOCKSTEP_CHECK(kept >= 0, "pad: amounts ", pads[i], " and ", pads[i + 1], " for dimension ",
@@ -238,7 +243,7 @@ Tensor repeat_dim(const Tensor& x, int dim, int64_t n, bool whole) {
   }
   Shape wide = x.shape(), result = x.shape();
   wide.insert(whole ? dim : dim + 1, n);
-  result[dim] *= n;
+  result[dim] = saturating_product(result[dim], n);
   return reshape(expand(unsqueeze(x, whole ? dim : dim + 1), wide), result);
 }
 

@@ -214,7 +214,7 @@ std::vector<Tensor> chunk(const Tensor& x, int64_t count, int dim) {
   LOCKSTEP_CHECK(count > 0, "chunk: ", count, " pieces, expected at least one");
   const int64_t size = x.dim(dim);
   if (size == 0) return split(x, std::vector<int64_t>(static_cast<size_t>(count), 0), dim);
-  return split(x, (size + count - 1) / count, dim);
+  return split(x, (size - 1) / count + 1, dim);
 }
 
 std::vector<Tensor> split(const Tensor& x, int64_t size, int dim) {
@@ -235,7 +235,8 @@ std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, in
   std::vector<Places> places;
   int64_t start = 0;
   for (int64_t size : sizes) {
-    LOCKSTEP_CHECK(size >= 0, "split: a piece of ", size);
+    LOCKSTEP_CHECK(size >= 0 && size <= x.dim(dim), "split: a piece of ", size, " of dimension ",
+                   dim, " of shape ", x.shape());
     places.push_back({dim, start, size, 1});
     start += size;
   }

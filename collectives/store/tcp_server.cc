@@ -128,6 +128,7 @@ class TcpStoreServer::Loop {
     if ((events & (POLLHUP | POLLRDHUP)) != 0 && idle) client.closing = true;
     if (!client.closing && (events & (POLLIN | POLLRDHUP)) != 0) receive(client);
     if (!client.closing && (events & POLLOUT) != 0) send(client);
+    handle_messages(client);
   }
 
   void receive(Connection& client) {
@@ -136,13 +137,14 @@ class TcpStoreServer::Loop {
     if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)) client.closing = true;
     if (count <= 0) return;
     client.in.append(bytes, static_cast<size_t>(count));
-    handle_messages(client);
   }
 
   void handle_messages(Connection& client) {
     const StoreLimits& limits = options_.limits;
     const size_t most = client.known ? limits.key_bytes + limits.value_bytes + 64 : kHelloBytes;
-    while (!client.closing && !client.waiting && client.in.size() >= kWireHeaderBytes) {
+    // One answer at a time: those to requests sent ahead of it would have no bound.
+    while (!client.closing && !client.waiting && client.out.empty() &&
+           client.in.size() >= kWireHeaderBytes) {
       const size_t length = wire_length(client.in);
       if (length > most) {
         client.closing = true;
@@ -184,8 +186,7 @@ class TcpStoreServer::Loop {
         return reply(client, list(key));
       case StoreRequest::set_will:
         if (!reader.text(&key) || !reader.text(&value) || !reader.at_end()) return false;
-        client.will.emplace(key, value);
-        return reply(client, answer_of(table_.check(key, value)));
+        return reply(client, answer_of(set_will(client, key, value)));
       case StoreRequest::leave:
         if (!reader.at_end()) return false;
         client.will.reset();
@@ -222,6 +223,12 @@ class TcpStoreServer::Loop {
   absl::Status set(std::string_view key, std::string_view value) {
     const absl::Status status = table_.set(key, value);
     if (status.ok()) wake(key);
+    return status;
+  }
+
+  absl::Status set_will(Connection& client, std::string_view key, std::string_view value) const {
+    const absl::Status status = table_.check(key, value);
+    if (status.ok()) client.will.emplace(key, value);
     return status;
   }
 

@@ -26,7 +26,7 @@ std::string Beat::to_text() const {
                         {"collective", collective},
                         {"state", state},
                         {"collective_seconds", collective_seconds}}
-      .dump();
+      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 std::optional<Beat> Beat::parse(std::string_view text) {

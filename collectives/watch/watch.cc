@@ -84,6 +84,9 @@ Watch::Phase::~Phase() {
   if (watch_ == nullptr) return;
   const std::lock_guard lock(watch_->mutex_);
   watch_->phase_ = outer_;
+  if (allowance_ > allowance_.zero()) {
+    watch_->not_late_before_ = Clock::now() + watch_->communicator_.timeout();
+  }
   if (outer_ == nullptr) watch_->idle_since_ = Clock::now();
 }
 
@@ -100,6 +103,7 @@ Beat Watch::current_beat() {
     beat.step = step_;
     beat.phase = phase_ != nullptr ? phase_->name_ : "idle";
     beat.phase_seconds = seconds_since(phase_ != nullptr ? phase_->began_ : idle_since_);
+    beat.allowed_seconds = std::max(0.0, -seconds_since(not_late_before_));
     for (const Phase* phase = phase_; phase != nullptr; phase = phase->outer_) {
       const double allowed = std::chrono::duration<double>(phase->allowance_).count();
       beat.allowed_seconds = std::max(beat.allowed_seconds, allowed - seconds_since(phase->began_));
@@ -148,8 +152,12 @@ void Watch::listen_loop() {
 
 void Watch::lose_store(const absl::Status& status) {
   if (absl::IsCancelled(status)) return;  // closed here
-  conclude(concat({"the rank or launcher that hosts the job's store is gone or stopped (",
-                   std::string(status.message()), ")"}));
+  conclude(without_store(status));
+}
+
+std::string Watch::without_store(const absl::Status& status) const {
+  return concat({options_.store_host, ", which hosts the job's store, is gone or stopped (",
+                 std::string(status.message()), ")"});
 }
 
 // The first call counts. Everybody who waits in a collective gets the report at once.
@@ -198,12 +206,18 @@ std::string Watch::describe(int rank, const Beats& beats) const {
 std::optional<std::string> Watch::judge(const WorkState& work) {
   if (const auto known = verdict()) return known;
   const auto before = read_beats();
-  if (!before.ok() || pause(3 * options_.beat_every)) return std::string();
+  if (!before.ok()) return verdict().value_or(without_store(before.status()));
+  if (pause(3 * options_.beat_every)) return std::string();
   const auto after = read_beats();
   if (const auto known = verdict()) return known;
-  if (!after.ok()) return std::string();
+  if (!after.ok()) return without_store(after.status());
+  // Who was late has come meanwhile.
+  if (work.done() || Clock::now() < work.transport->last_progress() + work.timeout) {
+    return std::nullopt;
+  }
 
   std::vector<int> silent, behind;
+  bool allowed = false;
   uint64_t least = work.sequence;
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const auto now = after->find(rank), then = before->find(rank);
@@ -212,13 +226,15 @@ std::optional<std::string> Watch::judge(const WorkState& work) {
       silent.push_back(rank);
       continue;
     }
-    if (work.communicator != communicator_.name() || now->second.sequence > least) continue;
-    if (now->second.sequence == work.sequence) continue;
-    if (now->second.allowed_seconds > 0) return std::nullopt;
+    const bool same = work.communicator == communicator_.name();
+    if (same && now->second.sequence >= work.sequence) continue;
+    allowed |= now->second.allowed_seconds > 0;
+    if (!same || now->second.sequence > least) continue;
     if (now->second.sequence < least) behind.clear();
     least = now->second.sequence;
     behind.push_back(rank);
   }
+  if (silent.empty() && allowed) return std::nullopt;
   const std::vector<int>& culprits = silent.empty() ? behind : silent;
   std::string report;
   for (int rank : culprits) report += (report.empty() ? "" : "; ") + describe(rank, *after);

@@ -29,6 +29,7 @@ class Watch {
 
   struct Options {
     Milliseconds beat_every{500};
+    std::string store_host = "the launcher";  // for the report when it is gone
     // From the verdict until `end_process` is called, unless the watch has ended by then.
     Milliseconds end_after{3000};
     // From a thread of the watch. Empty: nobody ends the process.
@@ -47,7 +48,8 @@ class Watch {
 
   void set_step(int64_t step);
 
-  // What this rank does while one lives. It is not late for `allowance` from its beginning.
+  // What this rank does while one lives. It is not late for `allowance` from its beginning; when a
+  // phase that had one ends, the deadline of collectives begins anew.
   class Phase {
    public:
     Phase(Watch* watch, std::string_view name, Milliseconds allowance = {});
@@ -78,6 +80,7 @@ class Watch {
   void listen_loop();
   void conclude(const std::string& report);
   void lose_store(const absl::Status& status);
+  std::string without_store(const absl::Status& status) const;
   std::optional<std::string> judge(const WorkState& work);
   std::string settle(const std::string& report);
   absl::StatusOr<Beats> read_beats();
@@ -101,7 +104,8 @@ class Watch {
   bool ending_ = false;
   int64_t beat_count_ = 0;
   int64_t step_ = 0;
-  Phase* phase_ = nullptr;  // innermost
+  Phase* phase_ = nullptr;               // innermost
+  Clock::time_point not_late_before_{};  // a deadline after the last phase with an allowance
   Clock::time_point idle_since_ = Clock::now();
   std::optional<std::string> verdict_;
 

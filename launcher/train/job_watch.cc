@@ -76,18 +76,22 @@ JobWatch::JobWatch(Communicator& communicator, const World& world, Options optio
     : communicator_(communicator), options_(std::move(options)) {
   if (communicator.size() == 1) return;
   const TcpStoreAddress address = agree_on_address(communicator, world, host_);
-  // Two beats and an answer fit into the time that ranks are given to find the culprit.
+  // A host of the store that stands still is late when a rank in a collective would be: not earlier
+  // than the deadline, and never where there is none.
   const milliseconds timeout =
       options_.timeout.count() > 0 ? options_.timeout : milliseconds(60000);
   const milliseconds beat = std::clamp(timeout / 4, milliseconds(50), milliseconds(500));
-  const TcpClientOptions client{
-      .connect_within = std::max(timeout, milliseconds(10000)),
-      .answer_within = std::clamp(timeout, milliseconds(500), milliseconds(5000))};
+  const TcpClientOptions client{.connect_within = std::max(timeout, milliseconds(10000)),
+                                .answer_within = options_.timeout.count() > 0
+                                                     ? std::max(timeout, milliseconds(500))
+                                                     : std::chrono::hours(24 * 365)};
   std::string error;
   try {
     watch_ = std::make_unique<Watch>(
         communicator, [&] { return take(connect_tcp_store(address, client)); },
-        Watch::Options{.beat_every = beat, .end_process = [this](const std::string& report) {
+        Watch::Options{.beat_every = beat,
+                       .store_host = variable("LOCKSTEP_STORE").empty() ? "rank 0" : "the launcher",
+                       .end_process = [this](const std::string& report) {
                          write_flight();
                          options_.end_process(report);
                        }});

@@ -46,8 +46,9 @@ int run_body(const Program& program, Session session, JobWatch& watch) {
     if (session.world.rank == 0) report(program.name, failure.what());
     code = failure.exit_code();
   } catch (const std::exception& failure) {
-    watch.fail(failure.what());
+    // First: the launcher ends all ranks when one of them has ended.
     report(program.name, concat({"rank ", session.world.rank, ": ", failure.what()}));
+    watch.fail(failure.what());
     end_job(1);
   }
   try {
@@ -55,8 +56,10 @@ int run_body(const Program& program, Session session, JobWatch& watch) {
     session.communicator.barrier({.what = "exit"}).wait();
     watch.leave();
     session.communicator.barrier({.what = "exit"}).wait();
-  } catch (const std::exception&) {
-    // The others are gone already: the reason has been told.
+  } catch (const std::exception& failure) {
+    // Where the body has failed, the reason has been told.
+    if (code == 0)
+      report(program.name, concat({"rank ", session.world.rank, ": ", failure.what()}));
     if (code == 0) code = 1;
   }
   if (code != 0 && session.world.size > 1) end_job(code);

@@ -58,6 +58,11 @@ struct MultiheadAttention : Layer<MultiheadAttention> {
   // [time, batch, width] each, [batch, time, width] with batch_first, or [time, width].
   Output forward(const Tensor& query, const Tensor& key, const Tensor& value,
                  const Arguments& arguments = {});
+  // Spelled out so that arguments may stand in braces: attention(q, k, v, {.attn_mask = mask}).
+  Output operator()(const Tensor& query, const Tensor& key, const Tensor& value,
+                    const Arguments& arguments = {}) {
+    return Layer::operator()(query, key, value, arguments);
+  }
   void visit(Visitor& v) override;
 
   int64_t embed_dim, num_heads;

@@ -32,6 +32,9 @@ struct TransformerEncoderLayer : Layer<TransformerEncoderLayer> {
   using Arguments = TransformerArguments;
   TransformerEncoderLayer(int64_t d_model, int64_t nhead, const Options& options = {});
   Tensor forward(const Tensor& src, const Arguments& arguments = {});
+  Tensor operator()(const Tensor& src, const Arguments& arguments = {}) {
+    return Layer::operator()(src, arguments);
+  }
   void visit(Visitor& v) override;
 
   Options options;
@@ -57,6 +60,9 @@ struct TransformerEncoder : Layer<TransformerEncoder> {
       : TransformerEncoder(d_model, nhead, num_layers, Options()) {}
   TransformerEncoder(int64_t d_model, int64_t nhead, int64_t num_layers, const Options& options);
   Tensor forward(const Tensor& src, const TransformerArguments& arguments = {});
+  Tensor operator()(const Tensor& src, const TransformerArguments& arguments = {}) {
+    return Layer::operator()(src, arguments);
+  }
   void visit(Visitor& v) override;
 
   std::vector<TransformerEncoderLayer> layers;

@@ -187,7 +187,8 @@ void DistributedDataParallel::reduce_late(const std::vector<Use>& uses) {
   const FlatLayout layout = FlatLayout::pack(shapes, order, like.dtype(), {all, all, all});
   const Array flat = Array::zeros({layout.elements}, like.dtype(), like.device());
   for (size_t i = 0; i < late.size(); ++i) {
-    if (!late_[late[i]]) continue;
+    // Nothing came where the backward pass threw just before.
+    if (!late_[late[i]] || !parameters_[late[i]].parameter.leaf().has_gradient()) continue;
     const Array& mine = parameters_[late[i]].parameter.leaf().gradient();
     kernels::scale_add(weight_, mine, 0, layout.window(flat, static_cast<int>(i), shapes[i]));
   }

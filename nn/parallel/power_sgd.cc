@@ -37,6 +37,17 @@ void orthogonalize(const Array& p) {
   }
 }
 
+// A column of zeros, from a step whose matrix was zero or of a lower rank, would stay zero for
+// ever.
+void replace_zero_columns(const Array& q, const Array& fresh) {
+  for (int64_t j = 0; j < q.dim(1); ++j) {
+    const Array column = kernels::contiguous(q.narrow(1, j, 1));
+    const Array row = column.reshape({1, q.dim(0)});
+    if (kernels::matmul(row, column).reshape({}).item() != 0) continue;
+    kernels::copy_into(fresh.narrow(1, j, 1), q.narrow(1, j, 1));
+  }
+}
+
 // The state of one bucket: which gradients are factored, their last factors, what was left out.
 class BucketPowerSgd {
  public:
@@ -45,6 +56,7 @@ class BucketPowerSgd {
   Work reduce(const GradientBucket& bucket, const PowerSgdOptions& options);
 
  private:
+  void draw(const Array& factors, const GradientBucket& bucket, const PowerSgdOptions& options);
   static void gather_plain(const std::vector<Array>& windows, const Array& flat, bool into_flat);
 
   std::vector<Shape> shapes_;
@@ -79,9 +91,14 @@ BucketPowerSgd::BucketPowerSgd(const GradientBucket& bucket, const PowerSgdOptio
   }
   const Array& values = bucket.values;
   q_ = Array::empty({q_elements_}, values.dtype(), values.device());
-  const RandomKey key{.seed = options.seed, .operation = static_cast<uint32_t>(bucket.index)};
-  kernels::of(values).normal(q_.view(), 0, 1, key, 0);
+  draw(q_, bucket, options);
   residual_ = Array::zeros(values.shape(), values.dtype(), values.device());
+}
+
+void BucketPowerSgd::draw(const Array& factors, const GradientBucket& bucket,
+                          const PowerSgdOptions& options) {
+  const RandomKey key{.seed = options.seed, .operation = static_cast<uint32_t>(bucket.index)};
+  kernels::of(factors).normal(factors.view(), 0, 1, key, 0);
 }
 
 bool BucketPowerSgd::fits(const GradientBucket& bucket) const {
@@ -106,10 +123,9 @@ Work BucketPowerSgd::reduce(const GradientBucket& bucket, const PowerSgdOptions&
   const CollectiveOptions what{.what = "gradients", .bucket = bucket.index};
   if (options.error_feedback) kernels::scale_add(1, residual_, 1, values);
   const Array before = options.error_feedback ? kernels::copy(values) : Array();
-  if (!options.warm_start) {
-    const RandomKey key{.seed = options.seed, .operation = static_cast<uint32_t>(bucket.index)};
-    kernels::of(values).normal(q_.view(), 0, 1, key, 0);
-  }
+  const Array fresh = kernels::copy(q_);
+  draw(fresh, bucket, options);
+  if (!options.warm_start) q_ = fresh;
   // What travels first: the plain gradients, then every p = matrix q.
   const Array first =
       Array::empty({plain_elements_ + p_elements_}, values.dtype(), values.device());
@@ -123,6 +139,7 @@ Work BucketPowerSgd::reduce(const GradientBucket& bucket, const PowerSgdOptions&
     Factored part{bucket.gradients[static_cast<size_t>(factored_[i])].reshape({n, m}),
                   first.narrow(0, p_at, n * rank_).reshape({n, rank_}),
                   q_.narrow(0, q_at, m * rank_).reshape({m, rank_})};
+    replace_zero_columns(part.q, fresh.narrow(0, q_at, m * rank_).reshape({m, rank_}));
     kernels::matmul(part.matrix, part.q, {part.p, 0});
     p_at += n * rank_;
     q_at += m * rank_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "lockstep/runtime/cpu/scratch.h"
 #include "lockstep/runtime/cpu/windows.h"
@@ -60,42 +61,100 @@ struct Window {
   int64_t dilation[3] = {1, 1, 1};
 };
 
-// Keeps the largest of `values` and where they are. NaN is the largest, and stays.
+// Places of values that are computed in float fit the same width: the loops vectorise.
+template <class Value>
+using Place = std::conditional_t<sizeof(Value) == 4, int32_t, int64_t>;
+
+// Keeps the larger of `values` and `best`, and its place: `place` and those `step` further each.
+// NaN is the largest, and stays. A place below 0: none so far.
 template <class T, class Value>
-void keep_largest(const T* values, int64_t stride, int64_t place, bool first, Value* best,
-                  int64_t* places, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    const auto value = static_cast<Value>(values[i * stride]);
-    const bool better = first || (!(value <= best[i]) && best[i] == best[i]);
-    best[i] = better ? value : best[i];
-    places[i] = better ? place : places[i];
+void keep_largest(const T* __restrict__ values, int64_t stride, Place<Value> place,
+                  Place<Value> step, Value* __restrict__ best, Place<Value>* __restrict__ places,
+                  int64_t n) {
+  const auto loop = [&](int64_t by) {
+    for (int64_t i = 0; i < n; ++i) {
+      const auto value = static_cast<Value>(values[i * by]);
+      const bool better = (!(value <= best[i]) & (best[i] == best[i])) | (places[i] < 0);
+      best[i] = better ? value : best[i];
+      places[i] = better ? place + static_cast<Place<Value>>(i) * step : places[i];
+    }
+  };
+  if (stride == 1) {
+    loop(1);
+  } else {
+    loop(stride);
   }
 }
 
-// One window for n channels side by side.
-template <class T, class Value>
-void largest_of_window(const T* x, int64_t channel_stride, const Spatial& in, const Window& window,
-                       const int64_t (&at)[3], Value* best, int64_t* places, int64_t n) {
-  std::fill(best, best + n, -std::numeric_limits<Value>::infinity());
-  std::fill(places, places + n, 0);
-  bool first = true;
-  int64_t begin[3];
-  for (int i = 0; i < 3; ++i) begin[i] = at[i] * window.stride[i] - window.padding[i];
+// Calls f(offset, place) of the beginnings of the rows of x that the window at (depth, row) sees.
+template <class F>
+void for_rows(const Spatial& in, const Window& window, const int64_t (&at)[2], const F& f) {
   for (int64_t kd = 0; kd < window.kernel[0]; ++kd) {
-    const int64_t depth = begin[0] + kd * window.dilation[0];
+    const int64_t depth = at[0] * window.stride[0] - window.padding[0] + kd * window.dilation[0];
     if (depth < 0 || depth >= in.size[0]) continue;
     for (int64_t kh = 0; kh < window.kernel[1]; ++kh) {
-      const int64_t height = begin[1] + kh * window.dilation[1];
-      if (height < 0 || height >= in.size[1]) continue;
-      for (int64_t kw = 0; kw < window.kernel[2]; ++kw) {
-        const int64_t width = begin[2] + kw * window.dilation[2];
-        if (width < 0 || width >= in.size[2]) continue;
-        keep_largest(x + depth * in.stride[0] + height * in.stride[1] + width * in.stride[2],
-                     channel_stride, (depth * in.size[1] + height) * in.size[2] + width, first,
-                     best, places, n);
-        first = false;
-      }
+      const int64_t row = at[1] * window.stride[1] - window.padding[1] + kh * window.dilation[1];
+      if (row < 0 || row >= in.size[1]) continue;
+      f(depth * in.stride[0] + row * in.stride[1], (depth * in.size[1] + row) * in.size[2]);
     }
+  }
+}
+
+template <class Value>
+struct Best {
+  Value values[kBlock];
+  Place<Value> places[kBlock];
+
+  void clear(int64_t n) {
+    std::fill(values, values + n, -std::numeric_limits<Value>::infinity());
+    std::fill(places, places + n, Place<Value>(-1));
+  }
+};
+
+// One window for n channels side by side.
+template <class T, class Value>
+void pool_channels(const T* x, const Spatial& in, const Window& window, const int64_t (&at)[2],
+                   int64_t column, Best<Value>& best, int64_t n) {
+  for_rows(in, window, at, [&](int64_t offset, int64_t place) {
+    for (int64_t kw = 0; kw < window.kernel[2]; ++kw) {
+      const int64_t at_column =
+          column * window.stride[2] - window.padding[2] + kw * window.dilation[2];
+      if (at_column < 0 || at_column >= in.size[2]) continue;
+      keep_largest<T, Value>(x + offset + at_column * in.stride[2], 1,
+                             static_cast<Place<Value>>(place + at_column), 0, best.values,
+                             best.places, n);
+    }
+  });
+}
+
+// n windows of one channel side by side, from `column`.
+template <class T, class Value>
+void pool_columns(const T* x, const Spatial& in, const Window& window, const int64_t (&at)[2],
+                  int64_t column, Best<Value>& best, int64_t n) {
+  const int64_t stride = window.stride[2];
+  for_rows(in, window, at, [&](int64_t offset, int64_t place) {
+    for (int64_t kw = 0; kw < window.kernel[2]; ++kw) {
+      const int64_t first = column * stride - window.padding[2] + kw * window.dilation[2];
+      const int64_t skipped = first < 0 ? (-first + stride - 1) / stride : 0;
+      const int64_t begin = first + skipped * stride;
+      if (begin >= in.size[2]) continue;
+      const int64_t count = std::min(n - skipped, (in.size[2] - 1 - begin) / stride + 1);
+      if (count <= 0) continue;
+      keep_largest<T, Value>(x + offset + begin * in.stride[2], stride * in.stride[2],
+                             static_cast<Place<Value>>(place + begin),
+                             static_cast<Place<Value>>(stride), best.values + skipped,
+                             best.places + skipped, count);
+    }
+  });
+}
+
+// n of the best, `y_step` and `index_step` elements apart.
+template <class T, class Value>
+void store(const Best<Value>& best, T* y, int64_t y_step, int64_t* index, int64_t index_step,
+           int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    y[i * y_step] = static_cast<T>(best.values[i]);
+    index[i * index_step] = std::max<int64_t>(0, best.places[i]);
   }
 }
 
@@ -104,34 +163,40 @@ void max_pool_of(const View& x, const WindowOptions& options, const View& y, con
   using Value = typename ComputeType<T>::type;
   const Spatial in(x), out(y), places(index);
   const Window window(options);
-  // Channels that lie side by side are taken together, others plane by plane.
-  const int64_t block = x.strides[1] == 1 ? std::min(x.shape[1], kBlock) : 1;
+  // Channels that lie side by side are taken together, else windows of a row.
+  const bool by_channels = x.strides[1] == 1 && x.shape[1] > 1;
+  const int64_t block = by_channels ? std::min(x.shape[1], kBlock) : 1;
   const int64_t blocks = (x.shape[1] + block - 1) / block;
   const int64_t rows = out.size[0] * out.size[1];
   const int64_t work = out.size[2] * block * window.kernel[0] * window.kernel[1] * window.kernel[2];
-  const auto pool_row = [&](int64_t row, Value* best, int64_t* chosen) {
-    const int64_t image = row / rows / blocks, channel = row / rows % blocks * block;
-    const int64_t n = std::min(block, x.shape[1] - channel);
-    int64_t at[3] = {row % rows / out.size[1], row % out.size[1], 0};
+  const auto pool_row = [&](int64_t task, Best<Value>& best) {
+    const int64_t image = task / rows / blocks, channel = task / rows % blocks * block;
+    const int64_t at[2] = {task % rows / out.size[1], task % out.size[1]};
+    const auto start = [&](const View& view, const Spatial& spatial) {
+      return image * view.strides[0] + channel * view.strides[1] + at[0] * spatial.stride[0] +
+             at[1] * spatial.stride[1];
+    };
     const T* from = x.as<T>() + image * x.strides[0] + channel * x.strides[1];
-    T* to = y.as<T>() + image * y.strides[0] + channel * y.strides[1] + at[0] * out.stride[0] +
-            at[1] * out.stride[1];
-    int64_t* to_places = index.as<int64_t>() + image * index.strides[0] +
-                         channel * index.strides[1] + at[0] * places.stride[0] +
-                         at[1] * places.stride[1];
-    for (at[2] = 0; at[2] < out.size[2]; ++at[2]) {
-      largest_of_window(from, x.strides[1], in, window, at, best, chosen, n);
-      for (int64_t i = 0; i < n; ++i) {
-        to[at[2] * out.stride[2] + i * y.strides[1]] = static_cast<T>(best[i]);
-        to_places[at[2] * places.stride[2] + i * index.strides[1]] = chosen[i];
+    T* to = y.as<T>() + start(y, out);
+    int64_t* to_places = index.as<int64_t>() + start(index, places);
+    for (int64_t column = 0; column < out.size[2]; column += by_channels ? 1 : kBlock) {
+      const int64_t n = by_channels ? std::min(block, x.shape[1] - channel)
+                                    : std::min(kBlock, out.size[2] - column);
+      best.clear(n);
+      if (by_channels) {
+        pool_channels<T, Value>(from, in, window, at, column, best, n);
+      } else {
+        pool_columns<T, Value>(from, in, window, at, column, best, n);
       }
+      store(best, to + column * out.stride[2], by_channels ? y.strides[1] : out.stride[2],
+            to_places + column * places.stride[2],
+            by_channels ? index.strides[1] : places.stride[2], n);
     }
   };
   parallel_for(x.shape[0] * blocks * rows, std::max<int64_t>(1, kGrain / work),
                [&](int64_t begin, int64_t end) {
-                 Value best[kBlock];
-                 int64_t chosen[kBlock];
-                 for (int64_t row = begin; row < end; ++row) pool_row(row, best, chosen);
+                 Best<Value> best;
+                 for (int64_t task = begin; task < end; ++task) pool_row(task, best);
                });
 }
 

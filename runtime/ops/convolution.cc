@@ -140,6 +140,10 @@ Array convolution_weight_gradient(const char* name, const Array& dy, const Array
 }
 
 Maxima max_pool(const Array& x, const WindowOptions& options, const Shape& y) {
+  int64_t pixels = 1;
+  for (int i = 2; i < x.rank(); ++i) pixels *= x.dim(i);
+  LOCKSTEP_CHECK(pixels < int64_t{1} << 31, "max_pool: input of shape ", x.shape(),
+                 ", expected less than 2^31 elements in a channel");
   const ImageLayout layout{y, is_channels_last(x)};
   Maxima result{empty_image(layout, x.dtype(), x.device()),
                 empty_image(layout, DType::i64, x.device())};

@@ -1,5 +1,7 @@
 #include "lockstep/runtime/ops/elementwise.h"
 
+#include "lockstep/runtime/ops/layout.h"
+
 namespace lockstep::kernels {
 
 Into accept(const Into& offer, const Shape& shape, DType dtype, Device device) {
@@ -28,34 +30,54 @@ View view_or_none(const Array& x, const Shape& shape) {
 
 Array unary(const char* name, Elementwise op, const Array& x) {
   LOCKSTEP_CHECK(x, name, ": an empty array");
-  Array y = Array::empty(x.shape(), x.dtype(), x.device());
-  of(x).unary(op, x.view(), y.view());
+  Array y = empty_elementwise({&x}, x.shape(), x.dtype(), x.device());
+  if (same_channels_last({&x, &y})) {
+    of(x).unary(op, run_of(x), run_of(y));
+  } else {
+    of(x).unary(op, x.view(), y.view());
+  }
   return y;
 }
 
 Array unary_backward(Elementwise op, const Array& x, const Array& y, const Array& dy, Into into) {
+  if (!into) into.destination = empty_elementwise({&dy}, dy.shape(), dy.dtype(), dy.device());
   into = accept(into, dy.shape(), dy.dtype(), dy.device());
-  of(dy).unary_backward(op, view_or_none(x, dy.shape()), view_or_none(y, dy.shape()), dy.view(),
-                        into.destination.view(), into.beta);
-  return into.destination;
+  const Array& dx = into.destination;
+  if (same_channels_last({&x, &y, &dy, &dx})) {
+    of(dy).unary_backward(op, run_of(x), run_of(y), run_of(dy), run_of(dx), into.beta);
+  } else {
+    of(dy).unary_backward(op, view_or_none(x, dy.shape()), view_or_none(y, dy.shape()), dy.view(),
+                          dx.view(), into.beta);
+  }
+  return dx;
 }
 
 Array binary(const char* name, Elementwise op, const Array& a, const Array& b) {
   check_pair(name, a, b);
   const Shape shape =
       a.shape() == b.shape() ? a.shape() : broadcast_shapes(name, a.shape(), b.shape());
-  Array out = Array::empty(shape, a.dtype(), a.device());
-  of(a).binary(op, a.expand(shape).view(), b.expand(shape).view(), out.view());
+  Array out = empty_elementwise({&a, &b}, shape, a.dtype(), a.device());
+  if (same_channels_last({&a, &b, &out})) {
+    of(a).binary(op, run_of(a), run_of(b), run_of(out));
+  } else {
+    of(a).binary(op, a.expand(shape).view(), b.expand(shape).view(), out.view());
+  }
   return out;
 }
 
 Array binary_backward(Elementwise op, int operand, const Array& a, const Array& b, const Array& out,
                       const Array& dy, Into into) {
+  if (!into) into.destination = empty_elementwise({&dy}, dy.shape(), dy.dtype(), dy.device());
   into = accept(into, dy.shape(), dy.dtype(), dy.device());
-  of(dy).binary_backward(op, operand, view_or_none(a, dy.shape()), view_or_none(b, dy.shape()),
-                         view_or_none(out, dy.shape()), dy.view(), into.destination.view(),
-                         into.beta);
-  return into.destination;
+  const Array& d = into.destination;
+  if (same_channels_last({&a, &b, &out, &dy, &d})) {
+    of(dy).binary_backward(op, operand, run_of(a), run_of(b), run_of(out), run_of(dy), run_of(d),
+                           into.beta);
+  } else {
+    of(dy).binary_backward(op, operand, view_or_none(a, dy.shape()), view_or_none(b, dy.shape()),
+                           view_or_none(out, dy.shape()), dy.view(), d.view(), into.beta);
+  }
+  return d;
 }
 
 Array compare(const char* name, Elementwise op, const Array& a, const Array& b) {
@@ -88,8 +110,12 @@ Array copy(const Array& x) {
 
 Array cast(const Array& x, DType dtype) {
   if (x.dtype() == dtype) return x;
-  Array result = Array::empty(x.shape(), dtype, x.device());
-  of(x).copy(x.view(), result.view());
+  Array result = empty_elementwise({&x}, x.shape(), dtype, x.device());
+  if (same_channels_last({&x, &result})) {
+    of(x).copy(run_of(x), run_of(result));
+  } else {
+    of(x).copy(x.view(), result.view());
+  }
   return result;
 }
 

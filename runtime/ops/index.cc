@@ -25,9 +25,10 @@ namespace {
 
 void check_fits(const char* name, const Array& index, const Array& x, int dim) {
   Shape shape = x.shape();
-  if (dim < shape.rank() && dim < index.rank()) shape[dim] = index.dim(dim);
-  LOCKSTEP_CHECK(dim >= 0 && dim < x.rank() && shape == index.shape(), name, ": indices of shape ",
-                 index.shape(), " for values of shape ", x.shape(), " along dimension ", dim);
+  const bool inside = dim >= 0 && dim < shape.rank() && dim < index.rank();
+  if (inside) shape[dim] = index.dim(dim);
+  LOCKSTEP_CHECK(inside && shape == index.shape(), name, ": indices of shape ", index.shape(),
+                 " for values of shape ", x.shape(), " along dimension ", dim);
 }
 
 }  // namespace

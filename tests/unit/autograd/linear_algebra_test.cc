@@ -94,6 +94,16 @@ TEST(LinearAlgebra, LinearOfNothing) {
   }
 }
 
+TEST(LinearAlgebra, LinearOfAWeightWithoutOutputsIsAProductWithAVector) {
+  const Tensor x = Tensor::variable(random_array({2, 3, 4}, 1));
+  const Tensor w = Tensor::variable(random_array({4}, 2));
+  const Tensor y = linear(x, w);
+  ASSERT_EQ(y.shape(), Shape({2, 3}));
+  EXPECT_LT(max(abs(y - matmul(x, w))).item(), 1e-14);
+  sum(y).backward();
+  EXPECT_EQ(w.grad().shape(), Shape({4}));
+}
+
 TEST(LinearAlgebra, EveryDtypeAndLayout) {
   const Array values = Array::from<int64_t>({1, -2, 3, 0, 5, -1}, {2, 3});
   for (DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32}) {

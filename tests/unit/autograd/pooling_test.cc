@@ -76,7 +76,7 @@ TEST(MaxPool, GradientGoesToTheFirstOfEqualOnes) {
 
 // Every layout gives the same values and places, whatever the number of threads.
 TEST(MaxPool, IsTheSameInEveryLayout) {
-  const Array x = random_array({2, 300, 9, 8}, 3);
+  const Array x = random_array({1, 300, 5, 600}, 3);
   const PoolOptions options{
       .kernel_size = {3, 2}, .stride = {2}, .padding = {1}, .dilation = {1, 2}, .ceil_mode = true};
   std::vector<std::vector<double>> results;
@@ -119,6 +119,19 @@ TEST(AdaptiveAvgPool, AveragesUnequalRuns) {
   const Tensor x = Tensor(random_array({1, 1, 7, 7}, 1)).to(DType::bf16);
   const double exact = mean(x.to(DType::f64)).item();
   EXPECT_NEAR(adaptive_avg_pool2d(x, {1}).item(), exact, std::abs(exact) * 0x1p-8);
+}
+
+TEST(Interpolate, ImagesDoNotAskTheScaleWhereTheSizeStaysOrDoubles) {
+  const Tensor x(Array::from<double>({1, 2}, {1, 1, 1, 2}));
+  using V = std::vector<double>;
+  const auto by = [&](double scale, InterpolateMode mode) {
+    return interpolate(x, {.scale_factor = {1, scale}, .mode = mode}).to_vector<double>();
+  };
+  EXPECT_EQ(by(1.3, InterpolateMode::nearest), (V{1, 2}));
+  EXPECT_EQ(by(2.4, InterpolateMode::nearest), (V{1, 1, 2, 2}));
+  EXPECT_EQ(by(1.3, InterpolateMode::bilinear), (V{1, 2}));
+  const Tensor line(Array::from<double>({1, 2}, {1, 1, 2}));
+  EXPECT_EQ(interpolate(line, {.scale_factor = {1.3}}).to_vector<double>(), (V{1, 1}));
 }
 
 TEST(Interpolate, FindsItsPlaces) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <fstream>
 #include <functional>
 #include <thread>
 
@@ -123,6 +124,16 @@ TEST_P(StoreContract, AWillIsExecutedOnlyForThoseWhoDidNotLeave) {
   EXPECT_EQ(*heir->get("gone/1", kLong), "connection closed");
   EXPECT_TRUE(absl::IsDeadlineExceeded(heir->get("gone/2", kSoon).status()));
   EXPECT_EQ(*heir->get("known", kSoon), "before");
+}
+
+TEST_P(StoreContract, ARefusedWillLeavesTheFormer) {
+  const auto heir = hosts.connect();
+  {
+    const auto dies = hosts.connect();
+    ASSERT_TRUE(dies->set_will("gone", "well").ok());
+    EXPECT_TRUE(absl::IsInvalidArgument(dies->set_will("", "ill")));
+  }
+  EXPECT_EQ(*heir->get("gone", kLong), "well");
 }
 
 TEST_P(StoreContract, CloseEndsACallOfAnotherThread) {
@@ -254,6 +265,42 @@ TEST(TcpStoreTest, MalformedInputClosesThatConnectionOnly) {
     ::send(socket->get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
   }
   EXPECT_EQ(*client->get("key", kSoon), "value");
+}
+
+size_t resident_pages() {
+  size_t total = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> total >> resident;
+  return resident;
+}
+
+TEST(TcpStoreTest, RequestsSentAheadDoNotPileUpAnswers) {
+  const auto server = host();
+  const auto client = connect(*server);
+  constexpr size_t kBytes = size_t{1} << 20, kRequests = 300;
+  ASSERT_TRUE(client->set("key", std::string(kBytes, 'x')).ok());
+  std::string bytes = WireWriter().u8(1).u32(kStoreMagic).text("secret").finish();
+  for (size_t i = 0; i < kRequests; ++i) {
+    bytes += WireWriter().u8(4).text("key").i64(0).finish();
+  }
+  const auto socket =
+      connect_to("localhost", server->port(), std::chrono::steady_clock::now() + kLong);
+  ASSERT_TRUE(socket.ok());
+  const size_t before = resident_pages();
+  ASSERT_EQ(::send(socket->get(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(bytes.size()));
+  std::this_thread::sleep_for(4 * kSoon);
+  EXPECT_TRUE(client->get("key", kSoon).ok());
+  EXPECT_LT(resident_pages() - before, 100 * kBytes / 4096);
+  // All of them are answered to whom reads.
+  size_t left = 5 + kRequests * (kBytes + 9);
+  std::string part(kBytes, '\0');
+  const auto deadline = std::chrono::steady_clock::now() + kLong;
+  while (left > 0 && std::chrono::steady_clock::now() < deadline) {
+    const ssize_t count = ::recv(socket->get(), part.data(), part.size(), 0);
+    ASSERT_NE(count, 0);
+    if (count > 0) left -= static_cast<size_t>(count);
+  }
+  EXPECT_EQ(left, 0u);
 }
 
 TEST(TcpStoreTest, WhoSaysNothingIsCutOff) {

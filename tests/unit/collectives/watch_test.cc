@@ -71,6 +71,31 @@ TEST(WatchTest, WaitsForARankThatHasAnnouncedALongPhase) {
   EXPECT_THAT(ends, ::testing::Each("well"));
 }
 
+TEST(WatchTest, TheDeadlineBeginsAnewAfterAnAnnouncedPhase) {
+  const auto ends = run_ranks(2, [](Communicator& communicator, Watch& watch, MemoryStore&) {
+    communicator.set_timeout(3 * kDeadline);
+    if (communicator.rank() == 0) {
+      {
+        const Watch::Phase phase(&watch, "data", milliseconds(20000));
+        std::this_thread::sleep_for(5 * kDeadline);
+      }
+      std::this_thread::sleep_for(2 * kDeadline);
+    }
+    communicator.barrier().wait();
+  });
+  EXPECT_THAT(ends, ::testing::Each("well"));
+}
+
+TEST(WatchTest, ARankThatComesDuringTheInquiryIsNotLate) {
+  const auto ends = run_ranks(2, [](Communicator& communicator, Watch&, MemoryStore&) {
+    if (communicator.rank() == 0) std::this_thread::sleep_for(kDeadline + kBeat);
+    communicator.barrier().wait();
+    std::this_thread::sleep_for(4 * kBeat);
+    communicator.barrier().wait();
+  });
+  EXPECT_THAT(ends, ::testing::Each("well"));
+}
+
 TEST(WatchTest, AnAnnouncedPhaseHasItsOwnEnd) {
   const auto ends = run_ranks(2, [](Communicator& communicator, Watch& watch, MemoryStore&) {
     if (communicator.rank() == 0) {
@@ -151,6 +176,15 @@ TEST(FlightRecorderTest, KeepsTheLastWithTheirTimes) {
   const auto trace = nlohmann::json::parse(alone->recorder()->to_chrome_trace(3));
   EXPECT_EQ(trace["traceEvents"][0]["name"], "gradients 501");
   EXPECT_GE(trace["traceEvents"][0]["dur"], 0.0);
+}
+
+// A file's name in an error, say: what tells of a failure must not fail.
+TEST(FlightRecorderTest, WritesTextThatIsNoUtf8) {
+  EXPECT_TRUE(Beat::parse(Beat{.phase = "\xff"}.to_text()));
+  auto alone = make_single_communicator();
+  alone->barrier({.what = "\xff"}).wait();
+  EXPECT_TRUE(nlohmann::json::accept(alone->recorder()->to_json(0)));
+  EXPECT_TRUE(nlohmann::json::accept(alone->recorder()->to_chrome_trace(0)));
 }
 
 TEST(FlightRecorderTest, ShowsWhatHasFailed) {

@@ -117,6 +117,23 @@ TEST(CommunicationHook, PowerSgdLosesNothing) {
   });
 }
 
+// A parameter that a step did not use.
+TEST(CommunicationHook, PowerSgdGoesOnAfterAGradientOfZeros) {
+  run_ranks(kRanks, [](Communicator& communicator) {
+    Bucket b(communicator);
+    const CommunicationHook hook = power_sgd({.start_after = 0});
+    kernels::fill(b.values, 0);
+    hook(b.bucket).wait();
+    b.fill();
+    hook(b.bucket).wait();
+    double largest = 0;
+    for (double value : b.bucket.gradients[0].to_vector<double>()) {
+      largest = std::max(largest, std::abs(value));
+    }
+    EXPECT_GT(largest, 0.01);
+  });
+}
+
 TEST(CommunicationHook, PowerSgdSendsTheFactorsOnly) {
   run_ranks(kRanks, [](Communicator& communicator) {
     Bucket b(communicator);

@@ -102,6 +102,18 @@ TEST(MultiheadAttention, LayoutsAndSelfAttentionAreTheSameNumbers) {
   EXPECT_THROW(MultiheadAttention(6, 4), Error);
 }
 
+// What a caller writes: the call has to see through the braces.
+TEST(MultiheadAttention, ArgumentsMayStandInBraces) {
+  MultiheadAttention module = attention();
+  const Tensor x = random_tensor({kBatch, kTime, kWidth}, 1);
+  EXPECT_FALSE(module(x, x, x, {.need_weights = false}).weights);
+  const Tensor masked = module(x, x, x, {.attn_mask = later()}).output;
+  EXPECT_NE(masked.to_vector<double>(), module(x, x, x).output.to_vector<double>());
+  TransformerEncoder encoder(kWidth, 2, 1, {.layer = {.dropout = 0, .batch_first = true}});
+  encoder.place({.dtype = DType::f64, .seed = 1});
+  expect_near(encoder(x, {.mask = later()}), encoder.layers[0](x, {.mask = later()}));
+}
+
 TEST(TransformerEncoderLayer, BothOrdersOfTheNorms) {
   const Tensor x = random_tensor({kBatch, kTime, kWidth}, 1);
   for (bool norm_first : {false, true}) {
