@@ -97,9 +97,9 @@ Tensor cat(const std::vector<Tensor>& tensors, int dim) {
     if (x.shape() != Shape{0}) parts.push_back(x);
   }
   if (parts.empty()) parts.push_back(tensors[0]);
-  const Shape& first = parts[0].shape();
+  const Shape first = parts[0].shape();
   LOCKSTEP_CHECK(first.rank() > 0, "cat: a tensor without dimensions");
-  dim = normalize_dim("cat", dim, first.rank());
+  dim = std::max(0, normalize_dim("cat", dim, first.rank()));
   Shape shape = first;
   shape[dim] = 0;
   DType dtype = tensors[0].dtype();

@@ -1,6 +1,7 @@
 #include "lockstep/runtime/cpu/convolution.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "lockstep/runtime/cpu/convolution_columns.h"
 #include "lockstep/runtime/cpu/convolution_pointwise.h"
@@ -49,16 +50,16 @@ Convolution convolution_of(const View& x, const View& w, const View& y,
 
 // Each stride steps over everything that smaller ones reach.
 bool overlaps(const View& view) {
-  int order[View::kMaxRank];
-  int count = 0;
+  std::vector<int> order;
   for (int i = 0; i < view.rank; ++i) {
-    if (view.shape[i] != 1) order[count++] = i;
+    if (view.shape[i] != 1) order.push_back(i);
   }
-  std::sort(order, order + count, [&](int a, int b) { return view.strides[a] < view.strides[b]; });
+  std::sort(order.begin(), order.end(),
+            [&](int a, int b) { return view.strides[a] < view.strides[b]; });
   int64_t extent = 1;
-  for (int i = 0; i < count; ++i) {
-    if (view.strides[order[i]] < extent) return true;
-    extent = view.strides[order[i]] * view.shape[order[i]];
+  for (const int i : order) {
+    if (view.strides[i] < extent) return true;
+    extent = view.strides[i] * view.shape[i];
   }
   return false;
 }
