@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "lockstep/autograd/autocast.h"
 #include "lockstep/autograd/function.h"
 #include "lockstep/autograd/ops/add_recorded.h"
@@ -42,7 +44,8 @@ void move_towards(const Array& running, const Array& value, double momentum, dou
 Statistics batch_statistics(const Tensor& x, const Array& running_mean, const Array& running_var,
                             double momentum) {
   kernels::ChannelMoments moments = kernels::channel_moments(x.value());
-  const double count = static_cast<double>(x.elements() / x.dim(1));
+  const double count =
+      static_cast<double>(x.elements()) / static_cast<double>(std::max<int64_t>(1, x.dim(1)));
   move_towards(running_mean, moments.mean, momentum);
   move_towards(running_var, moments.variance, momentum, count > 1 ? count / (count - 1) : 1);
   return {std::move(moments.mean), std::move(moments.variance), true};

@@ -14,6 +14,12 @@ std::filesystem::path directory_of(const std::filesystem::path& path) {
 }  // namespace
 
 absl::StatusOr<AtomicFile> AtomicFile::create(FileSystem& file_system, std::filesystem::path path) {
+  // A rename would put a file in the place of a device or a pipe.
+  std::error_code error;
+  const auto there = std::filesystem::status(path, error);
+  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there)) {
+    return absl::FailedPreconditionError(path.string() + " is no regular file");
+  }
   auto file = file_system.open(temporary_name(path), OpenMode::truncate);
   if (!file.ok()) return file.status();
   return AtomicFile(file_system, std::move(path), *std::move(file));

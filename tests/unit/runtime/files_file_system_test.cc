@@ -1,6 +1,7 @@
 #include "lockstep/runtime/files/file_system.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -115,6 +116,15 @@ TEST(AtomicFile, OldOrNewButNeverBetween) {
       EXPECT_EQ(status.ok(), fault == Fault::disk_full && at > 2) << at << " " << status;
     }
   }
+}
+
+TEST(AtomicFile, DoesNotTakeThePlaceOfADevice) {
+  TemporaryDirectory directory;
+  const auto pipe = directory / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const auto file = AtomicFile::create(posix_file_system(), pipe);
+  EXPECT_EQ(file.status().message(), pipe.string() + " is no regular file");
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
 }
 
 TEST(MappedFile, RefusesWhatIsNoFile) {
