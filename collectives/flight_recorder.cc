@@ -33,8 +33,8 @@ const char* state_of(const Entry& entry) {
   return entry.begun ? "running" : "queued";
 }
 
-double microseconds(Clock::time_point time) {
-  return std::chrono::duration<double, std::micro>(time.time_since_epoch()).count();
+double microseconds(Clock::duration duration) {
+  return std::chrono::duration<double, std::micro>(duration).count();
 }
 
 }  // namespace
@@ -84,10 +84,11 @@ std::string FlightRecorder::to_json(int rank) const {
       1, ' ', false, kReplace);
 }
 
-std::string FlightRecorder::to_chrome_trace(int rank) const {
+std::string FlightRecorder::to_chrome_trace(int rank, Clock::time_point origin) const {
   const Clock::time_point now = Clock::now();
   nlohmann::ordered_json events = nlohmann::ordered_json::array();
   for (const Entry& entry : entries()) {
+    if (entry.queued < origin) continue;
     const Clock::time_point begun = entry.begun.value_or(entry.queued);
     const Clock::time_point ended = entry.ended.value_or(now);
     std::string name = entry.what.empty() ? entry.signature : entry.what;
@@ -95,15 +96,15 @@ std::string FlightRecorder::to_chrome_trace(int rank) const {
     events.push_back({{"name", name},
                       {"cat", "collective"},
                       {"ph", "X"},
-                      {"ts", microseconds(begun)},
-                      {"dur", microseconds(ended) - microseconds(begun)},
+                      {"ts", microseconds(begun - origin)},
+                      {"dur", microseconds(ended - begun)},
                       {"pid", rank},
                       {"tid", entry.communicator},
                       {"args",
                        {{"sequence", entry.sequence},
                         {"collective", entry.signature},
                         {"state", state_of(entry)},
-                        {"queued_before_us", microseconds(begun) - microseconds(entry.queued)}}}});
+                        {"queued_before_us", microseconds(begun - entry.queued)}}}});
   }
   return nlohmann::ordered_json{{"traceEvents", std::move(events)}}.dump(-1, ' ', false, kReplace);
 }

@@ -42,9 +42,9 @@ class FlightRecorder {
   // {"rank": 1, "collectives": [{"sequence": …, "state": "queued|running|done|failed", …}, …]},
   // times in seconds before now.
   std::string to_json(int rank) const;
-  // The Trace Event Format that chrome://tracing and Perfetto read; microseconds, one process a
-  // rank.
-  std::string to_chrome_trace(int rank) const;
+  // The Trace Event Format that chrome://tracing and Perfetto read; microseconds from `origin`, one
+  // process a rank. What was queued before `origin` is left out.
+  std::string to_chrome_trace(int rank, Clock::time_point origin = {}) const;
 
  private:
   size_t capacity_;

@@ -13,10 +13,8 @@ namespace {
 constexpr int64_t kBlock = 1024;
 
 template <class T>
-inline constexpr bool kIsHalf = std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16>;
-
-template <class T>
-using Accumulator = std::conditional_t<kIsHalf<T>, float, T>;
+using Accumulator =
+    std::conditional_t<std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16>, float, T>;
 
 template <class T>
 void load(const T* from, Accumulator<T>* to, int64_t elements) {
@@ -70,13 +68,6 @@ void reduce_typed(ReduceOp reduction, std::span<const void* const> inputs,
   }
 }
 
-// Calls f with the Type of a 16-bit float.
-template <class F>
-void dispatch_half(DType dtype, F&& f) {
-  LOCKSTEP_CHECK(dtype == DType::bf16 || dtype == DType::f16, dtype, " is no 16-bit float");
-  dtype == DType::bf16 ? f(Type<BFloat16>{}) : f(Type<Float16>{});
-}
-
 }  // namespace
 
 void reduce_in_order(ReduceOp reduction, DType dtype, std::span<const void* const> inputs,
@@ -102,14 +93,6 @@ void scale(DType dtype, void* values, int64_t elements, double factor) {
       fail({"no scaling of integers (", dtype, ")"});
     }
   });
-}
-
-void widen(DType dtype, const void* from, float* to, int64_t elements) {
-  dispatch_half(dtype, [&]<class T>(Type<T>) { load(static_cast<const T*>(from), to, elements); });
-}
-
-void narrow(DType dtype, const float* from, void* to, int64_t elements) {
-  dispatch_half(dtype, [&]<class T>(Type<T>) { store(from, static_cast<T*>(to), elements); });
 }
 
 }  // namespace lockstep

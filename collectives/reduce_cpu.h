@@ -19,8 +19,4 @@ void reduce_in_order(ReduceOp reduction, DType dtype, std::span<const void* cons
 // values[i] *= factor, for floating dtypes.
 void scale(DType dtype, void* values, int64_t elements, double factor);
 
-// Between a 16-bit float dtype and float.
-void widen(DType dtype, const void* from, float* to, int64_t elements);
-void narrow(DType dtype, const float* from, void* to, int64_t elements);
-
 }  // namespace lockstep

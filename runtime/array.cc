@@ -91,8 +91,8 @@ Array Array::transpose(int a, int b) const {
 
 Array Array::narrow(int dim, int64_t start, int64_t length, int64_t step) const {
   dim = normalize_dim("narrow", dim, rank());
-  const int64_t behind = shape_[dim] - start;  // elements from `start` on
-  LOCKSTEP_CHECK(step > 0 && start >= 0 && length >= 0 && behind >= (length == 0 ? 0 : 1) &&
+  const int64_t behind = start < 0 ? -1 : shape_[dim] - start;  // elements from `start` on
+  LOCKSTEP_CHECK(step > 0 && length >= 0 && behind >= (length == 0 ? 0 : 1) &&
                      (length == 0 || length - 1 <= (behind - 1) / step),
                  "narrow: ", length, " elements from ", start, " with step ", step,
                  " in dimension ", dim, " of shape ", shape_);
@@ -171,6 +171,7 @@ Shape resolve_unknown(const Shape& from, Shape to) {
 bool window_strides(const Shape& from, const Shape& strides, const Shape& to, Shape* result) {
   *result = contiguous_strides(to);
   if (to.elements() == 0 || from.rank() == 0) return true;
+  if (to.elements() == std::numeric_limits<int64_t>::max()) return false;  // no products of sizes
   int next = to.rank() - 1;
   int64_t inner = strides.back();
   int64_t run = 1;

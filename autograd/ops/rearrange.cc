@@ -236,7 +236,7 @@ namespace {
 Tensor repeat_dim(const Tensor& x, int dim, int64_t n, bool whole) {
   if (n == 1) return x;
   int64_t inner = 1;
-  for (int i = dim + 1; i < x.rank(); ++i) inner *= x.dim(i);
+  for (int i = dim + 1; i < x.rank(); ++i) inner = saturating_product(inner, x.dim(i));
   if (!whole && n > 0 && n <= 16 && inner < 8) {
     // Strided copies of all elements beat runs of n.
     return flatten(stack(std::vector<Tensor>(static_cast<size_t>(n), x), dim + 1), dim, dim + 1);

@@ -15,8 +15,8 @@ class Library {
   virtual bool initialized() = 0;  // ever, in this process
   virtual int init() = 0;          // once; the other calls come after it
   virtual int finalize() = 0;
-  virtual int rank() = 0;  // in group 0
-  virtual int size() = 0;
+  virtual int rank(int group) = 0;
+  virtual int size(int group) = 0;
 
   // f64, f32, i64, i32, u8; in place.
   virtual int all_reduce(int group, void* values, int count, DType dtype, Operation operation) = 0;
@@ -25,6 +25,8 @@ class Library {
                              Operation operation) = 0;
   // The bytes of rank r arrive at output + r * stride. `input` may be this rank's place there.
   virtual int all_gather(int group, const void* input, void* output, int bytes, int64_t stride) = 0;
+  // Each rank's `input` and `output` hold `bytes` for every rank; apart.
+  virtual int all_to_all(int group, const void* input, void* output, int bytes) = 0;
   virtual int broadcast(int group, void* values, int bytes, int root) = 0;
   virtual int split(int group, int color, int key, int* part) = 0;
 

@@ -22,9 +22,7 @@ Operation operation_of(ReduceOp reduction) {
   __builtin_unreachable();
 }
 
-// MPI knows no 16-bit floats: they travel as f32.
 bool is_half(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
-DType wire_type(DType dtype) { return is_half(dtype) ? DType::f32 : dtype; }
 
 // Calls piece(start, count) over [0, count) until it returns false.
 template <class F>
@@ -113,53 +111,74 @@ void Pieces::agree(int group, const WorkState& work, int64_t place) {
 void Pieces::all_reduce(int group, Values values, ReduceOp reduction, int size,
                         const std::function<bool()>& advanced) {
   const int64_t width = static_cast<int64_t>(size_of(values.dtype));
-  const DType wire = wire_type(values.dtype);
-  const int64_t largest = kPieceBytes / static_cast<int64_t>(size_of(wire));
-  const bool half = is_half(values.dtype);
-  if (half) widened_.resize(static_cast<size_t>(std::min(largest, values.elements)));
-  for_pieces(values.elements, largest, [&](int64_t start, int64_t count) {
-    void* here = values.data + start * width;
-    void* sent = here;
-    if (half) {
-      widen(values.dtype, here, widened_.data(), count);
-      sent = widened_.data();
+  for_pieces(values.elements, kPieceBytes / width, [&](int64_t start, int64_t count) {
+    char* here = values.data + start * width;
+    if (is_half(values.dtype)) {
+      all_reduce_half(group, {here, count, values.dtype}, reduction);
+      return advanced();
     }
-    check(library_.all_reduce(group, sent, static_cast<int>(count), wire, operation_of(reduction)));
-    if (reduction == ReduceOp::mean) scale(wire, sent, count, 1.0 / size);
-    if (half) narrow(values.dtype, widened_.data(), here, count);
+    const Operation operation = operation_of(reduction);
+    check(library_.all_reduce(group, here, static_cast<int>(count), values.dtype, operation));
+    if (reduction == ReduceOp::mean) scale(values.dtype, here, count, 1.0 / size);
     return advanced();
   });
+}
+
+// MPI knows no 16-bit floats, and a ring would round them at each rank. So every rank gets its
+// slice of all ranks' values, adds them up in float, and gives the result to all: the bytes of a
+// ring.
+void Pieces::all_reduce_half(int group, Values values, ReduceOp reduction) {
+  const int size = library_.size(group);
+  const int64_t slice = (values.elements + size - 1) / size;
+  const int64_t width = static_cast<int64_t>(size_of(values.dtype));
+  const size_t bytes = static_cast<size_t>(values.elements * width);
+  packed_.resize(static_cast<size_t>(slice * size * width));
+  std::memcpy(packed_.data(), values.data, bytes);
+  std::memset(packed_.data() + bytes, 0, packed_.size() - bytes);
+  void* sum = packed_.data() + library_.rank(group) * slice * width;
+  reduce_scatter_half(group, {static_cast<char*>(sum), slice, values.dtype}, reduction);
+  const int slice_bytes = static_cast<int>(slice * width);
+  check(library_.all_gather(group, sum, packed_.data(), slice_bytes, slice_bytes));
+  std::memcpy(values.data, packed_.data(), bytes);
+}
+
+// From packed_, which holds a slice for every rank.
+void Pieces::reduce_scatter_half(int group, Values slice, ReduceOp reduction) {
+  const int size = library_.size(group);
+  const size_t bytes = static_cast<size_t>(slice.elements) * size_of(slice.dtype);
+  received_.resize(bytes * static_cast<size_t>(size));
+  check(library_.all_to_all(group, packed_.data(), received_.data(), static_cast<int>(bytes)));
+  std::vector<const void*> inputs;
+  for (int rank = 0; rank < size; ++rank) {
+    inputs.push_back(received_.data() + static_cast<size_t>(rank) * bytes);
+  }
+  void* const outputs[] = {slice.data};
+  reduce_in_order(reduction, slice.dtype, inputs, outputs, slice.elements);
 }
 
 void Pieces::reduce_scatter(int group, const WorkState& work,
                             const std::function<bool()>& advanced) {
   const int64_t width = static_cast<int64_t>(size_of(work.dtype));
-  const DType wire = wire_type(work.dtype);
-  const int64_t wire_width = static_cast<int64_t>(size_of(wire));
-  const bool half = is_half(work.dtype);
   const int64_t largest =
-      std::min(work.elements, std::max<int64_t>(1, kPieceBytes / (wire_width * work.size)));
-  packed_.resize(static_cast<size_t>(largest * wire_width * work.size));
-  if (half) widened_.resize(static_cast<size_t>(largest));
+      std::min(work.elements, std::max<int64_t>(1, kPieceBytes / (width * work.size)));
   const char* input = static_cast<const char*>(work.input.data());
   char* output = static_cast<char*>(work.output.data());
   for_pieces(work.elements, largest, [&](int64_t start, int64_t count) {
     // MPI wants the slices' pieces side by side. The copy also frees `output` to lie in `input`.
+    packed_.resize(static_cast<size_t>(count * width * work.size));
     for (int slice = 0; slice < work.size; ++slice) {
-      const char* from = input + (slice * work.elements + start) * width;
-      std::byte* to = packed_.data() + slice * count * wire_width;
-      if (half) {
-        widen(work.dtype, from, reinterpret_cast<float*>(to), count);
-      } else {
-        std::memcpy(to, from, static_cast<size_t>(count * width));
-      }
+      std::memcpy(packed_.data() + slice * count * width,
+                  input + (slice * work.elements + start) * width,
+                  static_cast<size_t>(count * width));
     }
     char* here = output + start * width;
-    void* received = half ? static_cast<void*>(widened_.data()) : here;
-    check(library_.reduce_scatter(group, packed_.data(), received, static_cast<int>(count), wire,
+    if (is_half(work.dtype)) {
+      reduce_scatter_half(group, {here, count, work.dtype}, work.reduction);
+      return advanced();
+    }
+    check(library_.reduce_scatter(group, packed_.data(), here, static_cast<int>(count), work.dtype,
                                   operation_of(work.reduction)));
-    if (work.reduction == ReduceOp::mean) scale(wire, received, count, 1.0 / work.size);
-    if (half) narrow(work.dtype, widened_.data(), here, count);
+    if (work.reduction == ReduceOp::mean) scale(work.dtype, here, count, 1.0 / work.size);
     return advanced();
   });
 }

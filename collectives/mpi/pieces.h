@@ -37,14 +37,16 @@ class Pieces {
   void agree(int group, const WorkState& work, int64_t place);
   void all_reduce(int group, Values values, ReduceOp reduction, int size,
                   const std::function<bool()>& advanced);
+  void all_reduce_half(int group, Values values, ReduceOp reduction);
+  void reduce_scatter_half(int group, Values slice, ReduceOp reduction);
   void reduce_scatter(int group, const WorkState& work, const std::function<bool()>& advanced);
   void all_gather(int group, const WorkState& work, const std::function<bool()>& advanced);
   void broadcast(int group, const WorkState& work, const std::function<bool()>& advanced);
 
   Library& library_;
   HostReduce* host_ = nullptr;
-  std::vector<std::byte> packed_;  // pieces that cannot go from where they lie
-  std::vector<float> widened_;     // 16-bit floats
+  std::vector<std::byte> packed_;    // pieces that cannot go from where they lie
+  std::vector<std::byte> received_;  // one slice from every rank
 };
 
 }  // namespace lockstep::mpi

@@ -52,15 +52,15 @@ class MpiLibrary final : public Library {
 
   int finalize() override { return MPI_Finalize(); }
 
-  int rank() override {
+  int rank(int group) override {
     int rank = -1;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_rank(communicator(group), &rank);
     return rank;
   }
 
-  int size() override {
+  int size(int group) override {
     int size = -1;
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    MPI_Comm_size(communicator(group), &size);
     return size;
   }
 
@@ -71,18 +71,14 @@ class MpiLibrary final : public Library {
 
   int reduce_scatter(int group, const void* input, void* output, int count, DType dtype,
                      Operation operation) override {
-    int size = 0;
-    MPI_Comm_size(communicator(group), &size);
     // Open MPI 4.1 chooses better algorithms for this call than for MPI_Reduce_scatter_block.
-    counts_.assign(static_cast<size_t>(size), count);
+    counts_.assign(static_cast<size_t>(size(group)), count);
     return MPI_Reduce_scatter(input, output, counts_.data(), type_of(dtype), op_of(operation),
                               communicator(group));
   }
 
   int all_gather(int group, const void* input, void* output, int bytes, int64_t stride) override {
-    int rank = 0;
-    MPI_Comm_rank(communicator(group), &rank);
-    const bool in_place = input == static_cast<char*>(output) + rank * stride;
+    const bool in_place = input == static_cast<char*>(output) + rank(group) * stride;
     const void* source = in_place ? MPI_IN_PLACE : input;
     if (stride == bytes) {
       return MPI_Allgather(source, bytes, MPI_BYTE, output, bytes, MPI_BYTE, communicator(group));
@@ -97,6 +93,10 @@ class MpiLibrary final : public Library {
     MPI_Type_free(&strided);
     MPI_Type_free(&block);
     return code;
+  }
+
+  int all_to_all(int group, const void* input, void* output, int bytes) override {
+    return MPI_Alltoall(input, bytes, MPI_BYTE, output, bytes, MPI_BYTE, communicator(group));
   }
 
   int broadcast(int group, void* values, int bytes, int root) override {

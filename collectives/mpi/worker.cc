@@ -38,8 +38,8 @@ void Worker::initialize() {
                  "MPI is initialised already: a process makes one MPI communicator, once");
   const int code = library_.init();
   LOCKSTEP_CHECK(code == 0, "MPI cannot be initialised: error ", code);
-  rank_ = library_.rank();
-  size_ = library_.size();
+  rank_ = library_.rank(0);
+  size_ = library_.size(0);
 }
 
 std::optional<Worker::Task> Worker::next() {

@@ -1,5 +1,6 @@
 #include "lockstep/launcher/data/sampler.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "lockstep/runtime/error.h"
@@ -59,7 +60,7 @@ int64_t Sampler::at(int64_t position) const {
 }
 
 BatchPlan::BatchPlan(const Options& options) : options_(options) {
-  const auto& [global_batch, world_size, micro_batch] = options;
+  const auto& [global_batch, world_size, micro_batch, epoch, run] = options;
   if (global_batch < 1 || world_size < 1 || micro_batch < 1) {
     fail_usage({"global batch, ranks and micro-batch must be positive, found ", global_batch, ", ",
                 world_size, " and ", micro_batch});
@@ -72,14 +73,34 @@ BatchPlan::BatchPlan(const Options& options) : options_(options) {
     fail_usage({"--global-batch ", global_batch, " does not divide by ", world_size,
                 " ranks x --micro-batch ", micro_batch});
   }
-  accumulation_ = global_batch / world_size / micro_batch;
 }
 
-int64_t BatchPlan::first_position(int64_t step, int64_t rank, int64_t micro) const {
-  LOCKSTEP_CHECK(rank >= 0 && rank < options_.world_size && micro >= 0 && micro < accumulation_,
-                 "batch plan: no micro-batch ", micro, " of rank ", rank, " among ", accumulation_,
-                 " of ", options_.world_size, " ranks");
-  return step * options_.global_batch + (rank * accumulation_ + micro) * options_.micro_batch;
+Share BatchPlan::step_at(int64_t position) const {
+  const auto& [global_batch, world_size, micro_batch, epoch, run] = options_;
+  int64_t count = global_batch;
+  if (epoch > 0) count = std::min(count, epoch - position % epoch);
+  if (run > 0) count = std::min(count, std::max<int64_t>(0, run - position));
+  return {position, count};
+}
+
+Share BatchPlan::part_of(const Share& step, int64_t rank) const {
+  LOCKSTEP_CHECK(rank >= 0 && rank < options_.world_size, "batch plan: rank ", rank, " of ",
+                 options_.world_size);
+  const int64_t begin = step.count * rank / options_.world_size;
+  const int64_t end = step.count * (rank + 1) / options_.world_size;
+  return {step.first + begin, end - begin};
+}
+
+int64_t BatchPlan::steps_from(int64_t position) const {
+  const auto& [global_batch, world_size, micro_batch, epoch, run] = options_;
+  LOCKSTEP_CHECK(run > 0, "batch plan: the run has no end");
+  const auto steps = [batch = global_batch](int64_t samples) {
+    return (samples + batch - 1) / batch;
+  };
+  const int64_t left = std::max<int64_t>(0, run - position);
+  if (epoch == 0) return steps(left);
+  const int64_t first = std::min(left, (epoch - position % epoch) % epoch);  // to the epoch's end
+  return steps(first) + (left - first) / epoch * steps(epoch) + steps((left - first) % epoch);
 }
 
 }  // namespace lockstep::data

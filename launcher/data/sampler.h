@@ -41,30 +41,37 @@ class Sampler {
   uint64_t seed_;
 };
 
-// How the ranks share the samples of one optimizer step. Step s (from 0) has the positions
-// [s · global_batch, (s + 1) · global_batch); each rank takes a contiguous part of them,
-// micro-batch after micro-batch.
+// Consecutive positions of the run.
+struct Share {
+  int64_t first = 0;
+  int64_t count = 0;
+};
+
+// How a run is cut into optimizer steps and the ranks share each. A step takes global_batch
+// positions, or what is left of its epoch and of the run; each rank takes a contiguous part of
+// them, micro-batch after micro-batch. Parts of a short step may be uneven, down to none.
 class BatchPlan {
  public:
   struct Options {
     int64_t global_batch = 1;
     int64_t world_size = 1;
     int64_t micro_batch = 1;
+    int64_t epoch_samples = 0;  // a step ends with its epoch; 0: steps go on into the next
+    int64_t run_samples = 0;    // where the run ends; 0: nowhere
   };
 
   // UsageError unless the global batch divides by world size × micro-batch.
   explicit BatchPlan(const Options& options);
 
-  int64_t global_batch() const { return options_.global_batch; }
   int64_t micro_batch() const { return options_.micro_batch; }
-  // Micro-batches of one rank in a step.
-  int64_t accumulation() const { return accumulation_; }
-  // The first of the micro-batch's positions; it has micro_batch() of them.
-  int64_t first_position(int64_t step, int64_t rank, int64_t micro) const;
+  // The step that begins at `position`; the next begins where it ends.
+  Share step_at(int64_t position) const;
+  Share part_of(const Share& step, int64_t rank) const;
+  // Steps from `position` to the end of the run, which must have one.
+  int64_t steps_from(int64_t position) const;
 
  private:
   Options options_;
-  int64_t accumulation_;
 };
 
 }  // namespace lockstep::data

@@ -83,9 +83,16 @@ void TrainOptions::add_to(flags::Command& c) {
          .help = "memory a rank may hold, such as 2GiB (default: none)",
          .value = "SIZE"},
         memory_limit);
-  c.add(
-      {.name = "--bucket-mb", .help = "size of a gradient bucket", .value = "X", .minimum = 0.001},
-      bucket_mb);
+  c.add({.name = "--bucket-mb",
+         .help = "size of a gradient bucket in MiB; auto: tries sizes, keeps the best",
+         .value = "X|auto",
+         .minimum = 0.001,
+         .unset = "auto"},
+        bucket_mb);
+  c.add({.name = "--reduce-dtype",
+         .help = "what gradients travel in; f32: their own precision",
+         .choices = {"f32", "bf16", "fp16"}},
+        reduce_dtype);
   c.add({.name = "--timeout",
          .help = "longest a collective may go without progress",
          .value = "TIME"},
@@ -115,6 +122,10 @@ void TrainOptions::add_to(flags::Command& c) {
          .help = "the metrics file (default: metrics.jsonl in --run-dir)",
          .value = "FILE"},
         metrics);
+  c.add({.name = "--trace",
+         .help = "a timeline of the last steps, for chrome://tracing and Perfetto",
+         .value = "FILE"},
+        trace);
   c.add({.name = "--quiet", .help = "no progress on the terminal"}, quiet);
 }
 
@@ -158,11 +169,28 @@ void TrainOptions::check() const {
   }
 }
 
-data::BatchPlan TrainOptions::batch_plan(int world_size) const {
+data::BatchPlan TrainOptions::batch_plan(int world_size, int64_t samples, bool endless) const {
   const int64_t share = std::max<int64_t>(1, global_batch / world_size);
+  const int64_t run = std::llround(epochs * static_cast<double>(samples));
+  if (epochs > 0 && run == 0) {
+    fail_usage({"--epochs ", epochs, " of ", samples, " samples is less than one sample"});
+  }
   return data::BatchPlan({.global_batch = global_batch,
                           .world_size = world_size,
-                          .micro_batch = micro_batch > 0 ? micro_batch : share});
+                          .micro_batch = micro_batch > 0 ? micro_batch : share,
+                          .epoch_samples = endless ? 0 : samples,
+                          .run_samples = run});
+}
+
+nn::DataParallelOptions TrainOptions::data_parallel() const {
+  nn::DataParallelOptions options{
+      .placement = {.dtype = dtype(), .seed = static_cast<uint64_t>(seed)}};
+  options.tune_bucket_sizes = !bucket_mb;
+  if (bucket_mb) options.bucket_sizes.other_mb = *bucket_mb;
+  if (reduce_dtype != "f32") {
+    options.hook = nn::compress_to(reduce_dtype == "bf16" ? DType::bf16 : DType::f16);
+  }
+  return options;
 }
 
 std::string TrainOptions::to_json() const {
@@ -184,7 +212,8 @@ std::string TrainOptions::to_json() const {
       {"gradient_clip", gradient_clip},
       {"precision", precision},
       {"device", device},
-      {"bucket_mb", bucket_mb},
+      {"bucket_mb", bucket_mb ? nlohmann::ordered_json(*bucket_mb) : "auto"},
+      {"reduce_dtype", reduce_dtype},
       {"timeout_seconds", static_cast<double>(timeout.count()) / 1000},
       {"seed", seed},
       {"validation_every", validation_every},
@@ -193,6 +222,7 @@ std::string TrainOptions::to_json() const {
       {"keep", keep},
       {"resume", resume},
       {"metrics", metrics.string()},
+      {"trace", trace.string()},
   };
   return json.dump(1);
 }

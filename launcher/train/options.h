@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lockstep/launcher/data/sampler.h"
+#include "lockstep/nn/parallel/data_parallel.h"
 #include "lockstep/runtime/dtype.h"
 
 namespace lockstep::flags {
@@ -38,7 +39,8 @@ struct TrainOptions {
   std::string device = "auto";
   int threads = 0;  // 0: this machine's cores, shared among its ranks
   std::string memory_limit;
-  double bucket_mb = 25;
+  std::optional<double> bucket_mb = 25;  // none: tried out
+  std::string reduce_dtype = "f32";
   int64_t seed = 0;
   int64_t validation_every = 0;
   std::chrono::milliseconds timeout = std::chrono::minutes(10);
@@ -47,17 +49,22 @@ struct TrainOptions {
   int keep = 3;
   std::string resume = "auto";
   std::filesystem::path metrics;
+  std::filesystem::path trace;
   bool quiet = false;
 
   void add_to(flags::Command& command);
 
+  // How DistributedDataParallel is to reduce gradients, and where it places the module.
+  nn::DataParallelOptions data_parallel() const;
   DType dtype() const { return precision == "f64" ? DType::f64 : DType::f32; }
   // Steps between checkpoints, or 0; and the same in time.
   int64_t checkpoint_every_steps() const;
   std::chrono::milliseconds checkpoint_every_time() const;
 
-  // How the ranks cut a global batch. Throws UsageError where it does not divide.
-  data::BatchPlan batch_plan(int world_size) const;
+  // How a run over epochs of `samples` is cut; where the data is endless, a step may cross the end
+  // of an epoch. Throws UsageError where the global batch does not divide, or --epochs has no
+  // sample.
+  data::BatchPlan batch_plan(int world_size, int64_t samples, bool endless) const;
   // Throws UsageError where the values exclude each other.
   void check() const;
 

@@ -26,16 +26,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Adds the time until it ends to a counter.
-class Timer {
- public:
-  explicit Timer(double& total) : total_(total) {}
-  ~Timer() { total_ += seconds_since(start_); }
-
- private:
-  double& total_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
+// For which a rank in a phase that may take long is not late, or ten deadlines.
+constexpr std::chrono::milliseconds kLongPhase = std::chrono::minutes(10);
 
 }  // namespace
 
@@ -47,35 +39,42 @@ Trainer::Trainer(Session session, Task& task)
       directory_(files::posix_file_system(), options_.run_dir, communicator_.rank()),
       checkpointer_(files::posix_file_system(), communicator_, directory_.checkpoints(),
                     options_.keep) {
-  const Watch::Phase phase = session_.long_phase("start");
+  const Phase phase = long_phase("start");
   const Task::Identity identity = task_.identity();
   require_same(communicator_, "flags",
                options_.to_json() + identity.model + identity.data + identity.other);
+  if (!options_.trace.empty()) timeline_.emplace(communicator_);
   agree(communicator_, "options", [&] {
     options_.check();
-    plan_.emplace(options_.batch_plan(communicator_.size()));
+    plan_.emplace(options_.batch_plan(communicator_.size(), task_.samples(), task_.endless()));
     if (options_.validation_every > 0 && task_.validation_samples() == 0) {
       fail_usage({"--validation-every ", options_.validation_every, " without held-out data"});
     }
-    const double steps = options_.epochs * static_cast<double>(task_.samples()) /
-                         static_cast<double>(options_.global_batch);
-    steps_ = options_.epochs > 0 ? static_cast<int64_t>(steps) : options_.steps;
-    if (options_.epochs > 0 && steps_ == 0) {
-      fail_usage({"--epochs ", options_.epochs, " of ", task_.samples(),
-                  " samples is less than one step of --global-batch ", options_.global_batch});
-    }
+    steps_ = options_.epochs > 0 ? plan_->steps_from(0) : options_.steps;
     if (steps_ > 0) directory_.open();
   });
-  ddp_.emplace(
-      task_.module(), communicator_,
-      nn::DataParallelOptions{
-          .bucket_sizes = {.other_mb = options_.bucket_mb},
-          .placement = {.dtype = options_.dtype(), .seed = static_cast<uint64_t>(options_.seed)}});
+  ddp_.emplace(task_.module(), communicator_, options_.data_parallel());
   make_optimizer();
   load_or_initialize();
   if (step_ < steps_) begin_writing();
   progress_.emplace(communicator_.rank() == 0 && !options_.quiet, session_.world.mpi, step_,
                     steps_);
+}
+
+Phase Trainer::phase(std::string_view name, double* seconds) {
+  Timeline* timeline = timeline_ ? &*timeline_ : nullptr;
+  return Phase(name, {.watch = session_.watch, .timeline = timeline, .step = current_step_},
+               seconds);
+}
+
+Phase Trainer::long_phase(std::string_view name, double* seconds) {
+  Timeline* timeline = timeline_ ? &*timeline_ : nullptr;
+  return Phase(name,
+               {.watch = session_.watch,
+                .timeline = timeline,
+                .step = current_step_,
+                .allowance = std::max(10 * options_.timeout, kLongPhase)},
+               seconds);
 }
 
 // Only once all that can be refused has been: a start that fails leaves the directory as it was.
@@ -141,6 +140,7 @@ void Trainer::make_optimizer() {
 
 Outcome Trainer::run() {
   const Outcome outcome = train();
+  if (timeline_) write_trace();
   agree_on(communicator_, "metrics", pending_error_, 1);
   signals_.reset();
   return outcome;
@@ -188,31 +188,36 @@ void Trainer::write_metrics(const std::function<void()>& write) {
   }
 }
 
-// One forward and backward.
-void Trainer::micro_batch(int64_t index, nn::StepReport& mine, StepTimes& times) {
-  const int64_t count = plan_->micro_batch();
-  const int64_t position = plan_->first_position(step_, communicator_.rank(), index);
+void Trainer::write_trace() {
+  try {
+    timeline_->write(options_.trace);
+  } catch (const CollectiveError&) {
+    throw;
+  } catch (const Error& error) {
+    pending_error_ = error.what();
+  }
+}
+
+// One forward and backward. `weight`: of the mean loss over these samples.
+void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepReport& mine,
+                          StepTimes& times) {
+  const auto count = static_cast<double>(samples.count);
   context().random = {.seed = static_cast<uint64_t>(options_.seed),
                       .step = static_cast<uint32_t>(step_ + 1),
-                      .first_sample = static_cast<uint32_t>(position % plan_->global_batch())};
+                      .first_sample = static_cast<uint32_t>(samples.first - position_)};
   {
-    const Timer timer(times.data);
-    const Watch::Phase phase = session_.long_phase("data");
-    task_.load(position, count);
+    const Phase phase = long_phase("data", &times.data);
+    task_.load(samples.first, samples.count);
   }
   Tensor loss;
   {
-    const Timer timer(times.forward);
-    const Watch::Phase phase = session_.phase("forward");
+    const Phase phase = this->phase("forward", &times.forward);
     loss = task_.loss();
-    mine.loss_sum += loss.item() * static_cast<double>(count);
+    mine.loss_sum += loss.item() * count;
   }
-  mine.samples += static_cast<double>(count);
-  mine.tokens += static_cast<double>(count * task_.tokens_per_sample());
-  // The mean over the ranks of these gradients is that of the mean loss over the global batch.
-  const double weight = 1 / static_cast<double>(plan_->accumulation());
-  const Timer timer(times.backward);
-  const Watch::Phase phase = session_.phase("backward");
+  mine.samples += count;
+  mine.tokens += count * static_cast<double>(task_.tokens_per_sample());
+  const Phase phase = this->phase("backward", &times.backward);
   loss.backward(Tensor(Array::full(loss.shape(), weight, loss.dtype(), loss.device())));
 }
 
@@ -223,11 +228,17 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   std::string error = pending_error_;
   mine.failed = error.empty() ? 0 : 1;
   try {
-    const int64_t count = plan_->accumulation();
-    for (int64_t i = 0; i < count; ++i) {
+    const data::Share step = plan_->step_at(position_);
+    const data::Share share = plan_->part_of(step, communicator_.rank());
+    for (int64_t done = 0; done < share.count;) {
+      const int64_t count = std::min(plan_->micro_batch(), share.count - done);
       std::optional<nn::DistributedDataParallel::NoSync> no_sync;
-      if (i + 1 < count) no_sync.emplace(*ddp_);
-      micro_batch(i, mine, times);
+      if (done + count < share.count) no_sync.emplace(*ddp_);
+      // The mean over the ranks of their sums is the mean over the step's samples.
+      const double weight =
+          static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
+      micro_batch({share.first + done, count}, weight, mine, times);
+      done += count;
     }
   } catch (const CollectiveError&) {
     throw;
@@ -241,8 +252,12 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   mine.stop_requested = signals_->requested() ? 1 : 0;
   const auto save_every = options_.checkpoint_every_time();
   mine.checkpoint_due = save_every.count() > 0 && Clock::now() - last_save_ >= save_every ? 1 : 0;
-  const Watch::Phase phase = session_.phase("reduction");
+  const Phase phase = this->phase("reduction");
+  const bool tuning = ddp_->tuning();
   const nn::StepReport total = ddp_->finish(mine);
+  if (tuning && !ddp_->tuning()) {
+    write_metrics([&] { metrics_->event("bucket_size", {{"mb", ddp_->bucket_mb()}}); });
+  }
   times.exposed_communication =
       std::chrono::duration<double>(ddp_->exposed_communication()).count();
   if (total.failed > 0) agree_on(communicator_, "step", error, 1);
@@ -250,7 +265,8 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
 }
 
 nn::StepReport Trainer::one_step() {
-  if (session_.watch != nullptr) session_.watch->set_step(step_ + 1);
+  current_step_ = step_ + 1;
+  if (session_.watch != nullptr) session_.watch->set_step(current_step_);
   const Clock::time_point start = Clock::now();
   StepTimes times;
   times.checkpoint = std::exchange(checkpoint_seconds_, 0);
@@ -258,12 +274,12 @@ nn::StepReport Trainer::one_step() {
   const nn::StepReport total = forward_backward(times);
   double norm = 0;
   {
-    const Timer timer(times.optimizer);
-    const Watch::Phase phase = session_.phase("optimizer");
+    const Phase phase = this->phase("optimizer", &times.optimizer);
     norm = optim::gradient_norm(optimizer_->parameters());
     if (std::isfinite(norm)) optimizer_->step(optim::clip_factor(norm, options_.gradient_clip));
   }
   ++step_;
+  position_ += plan_->step_at(position_).count;
   report_step(total, norm, seconds_since(start), times);
   if (!std::isfinite(norm)) {
     throw AgreedFailure(
@@ -290,7 +306,7 @@ void Trainer::report_step(const nn::StepReport& total, double norm, double secon
 }
 
 void Trainer::validate() {
-  const Watch::Phase phase = session_.long_phase("validation");
+  const Phase phase = long_phase("validation");
   const int64_t samples = task_.validation_samples();
   const int ranks = communicator_.size(), rank = communicator_.rank();
   const int64_t first = samples * rank / ranks, end = samples * (rank + 1) / ranks;

@@ -18,14 +18,14 @@
 #include "lockstep/launcher/train/progress.h"
 #include "lockstep/launcher/train/run_directory.h"
 #include "lockstep/launcher/train/signals.h"
+#include "lockstep/launcher/train/timeline.h"
 #include "lockstep/nn/optim/optimizer.h"
 #include "lockstep/nn/parallel/data_parallel.h"
 
 namespace lockstep::train {
 
 // What a training program brings: a model, data and a loss. Samples are named by their position in
-// the run (sample p of step s of a global batch B is s·B + p): which data that is must not depend
-// on the number of ranks.
+// the run, from 0, epoch after epoch: which data that is must not depend on the number of ranks.
 class Task {
  public:
   virtual ~Task() = default;
@@ -38,6 +38,9 @@ class Task {
   // Samples of an epoch, and tokens of a sample (0: not a matter of tokens).
   virtual int64_t samples() const = 0;
   virtual int64_t tokens_per_sample() const { return 0; }
+  // Whether a step may go on into the next epoch, as in a text that is one long stream. Otherwise
+  // an epoch's last step has what is left.
+  virtual bool endless() const { return false; }
 
   // Makes samples [first, first + count) ready for loss().
   virtual void load(int64_t first, int64_t count) = 0;
@@ -67,14 +70,6 @@ struct Session {
   Communicator& communicator;
   const TrainOptions& options;
   Watch* watch = nullptr;  // none in a world of one
-
-  // What this rank does while the result lives. A phase that may take long is not late before the
-  // end of its allowance.
-  Watch::Phase phase(std::string_view name) const { return Watch::Phase(watch, name); }
-  Watch::Phase long_phase(std::string_view name) const {
-    return Watch::Phase(watch, name, std::max(10 * options.timeout, kLongPhase));
-  }
-  static constexpr std::chrono::milliseconds kLongPhase = std::chrono::minutes(10);
 };
 
 enum class Outcome { finished, finished_before, stopped };
@@ -95,6 +90,9 @@ class Trainer {
  private:
   using Clock = std::chrono::steady_clock;
 
+  Phase phase(std::string_view name, double* seconds = nullptr);
+  // One that may take long: for a while nobody takes the rank for late.
+  Phase long_phase(std::string_view name, double* seconds = nullptr);
   void make_optimizer();
   void load_or_initialize();
   void check_same_run(const std::string& attributes, const std::filesystem::path& checkpoint);
@@ -102,13 +100,15 @@ class Trainer {
   Outcome train();
   nn::StepReport one_step();
   nn::StepReport forward_backward(StepTimes& times);
-  void micro_batch(int64_t index, nn::StepReport& mine, StepTimes& times);
+  void micro_batch(const data::Share& samples, double weight, nn::StepReport& mine,
+                   StepTimes& times);
   void report_step(const nn::StepReport& total, double norm, double seconds,
                    const StepTimes& times);
   void validate();
   void save();
   // Metrics are written by rank 0 alone: what goes wrong there rides in the next step's report.
   void write_metrics(const std::function<void()>& write);
+  void write_trace();
   std::vector<NamedArray> state();
   std::string attributes() const;
 
@@ -123,11 +123,14 @@ class Trainer {
   std::unique_ptr<optim::Optimizer> optimizer_;
   Checkpointer checkpointer_;
   std::optional<Progress> progress_;
+  std::optional<Timeline> timeline_;                   // where a trace is wanted
   std::optional<StopSignals> signals_{std::in_place};  // until run() returns
   std::optional<std::filesystem::path> resumed_from_;
   std::string pending_error_;
-  int64_t steps_ = 0;  // of the whole run
-  int64_t step_ = 0;   // done
+  int64_t steps_ = 0;         // of the whole run
+  int64_t step_ = 0;          // done
+  int64_t current_step_ = 0;  // the one begun last
+  int64_t position_ = 0;      // of the next step's first sample
   int64_t saved_step_ = -1;
   double checkpoint_seconds_ = 0;  // of the last save, charged to the step after it
   Clock::time_point last_save_ = Clock::now();

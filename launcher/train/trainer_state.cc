@@ -16,8 +16,11 @@ void Trainer::load_or_initialize() {
       check_same_run(attributes, *resumed_from_);
     };
     const Checkpointer::Loaded loaded = checkpointer_.load(*resumed_from_, state(), check);
-    optimizer_->set_steps(nlohmann::json::parse(loaded.attributes).at("optimizer_steps"));
+    const auto attributes = nlohmann::json::parse(loaded.attributes);
+    optimizer_->set_steps(attributes.at("optimizer_steps"));
+    position_ = attributes.at("next_sample");
     step_ = saved_step_ = loaded.step;
+    if (options_.epochs > 0) steps_ = step_ + plan_->steps_from(position_);
     return;
   }
   agree(communicator_, "initial weights", [&] {
@@ -79,14 +82,14 @@ std::string Trainer::attributes() const {
                 {"seed", options_.seed},
                 {"optimizer", options_.optimizer}}},
               {"optimizer_steps", optimizer_->steps()},
-              {"next_sample", step_ * options_.global_batch},
+              {"next_sample", position_},
               {"steps", steps_}}
       .dump();
 }
 
 void Trainer::save() {
   if (!directory_.exists() || saved_step_ == step_) return;
-  const Watch::Phase phase = session_.long_phase("checkpoint");
+  const Phase phase = long_phase("checkpoint");
   const Clock::time_point start = Clock::now();
   checkpointer_.save(step_, state(), attributes());
   saved_step_ = step_;

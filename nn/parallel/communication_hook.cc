@@ -21,10 +21,9 @@ CommunicationHook compress_to(DType dtype) {
                  ", expected bf16 or f16");
   return [dtype](const GradientBucket& bucket) {
     const Array& values = bucket.values;
-    kernels::scale_add(1.0 / bucket.communicator.size(), values, 0, values);
     const Array small = kernels::cast(values, dtype);
     return bucket.communicator
-        .all_reduce(small, ReduceOp::sum, {.what = "gradients", .bucket = bucket.index})
+        .all_reduce(small, ReduceOp::mean, {.what = "gradients", .bucket = bucket.index})
         .then([small, values] {
           kernels::copy_into(small, values);
           return Work();

@@ -26,8 +26,7 @@ using CommunicationHook = std::function<Work(const GradientBucket& bucket)>;
 // The mean of the values as they are: what happens without a hook.
 Work mean_of_bucket(const GradientBucket& bucket);
 
-// Values travel in bf16 or f16 and are added up as the transport adds such values; the mean is
-// taken before, so that f16 does not overflow in the sum.
+// Values travel in bf16 or f16. Over MPI and between threads the mean is taken in float.
 CommunicationHook compress_to(DType dtype);
 
 // Calls `report` with the time that each bucket's reduction took, from its start until it was

@@ -9,7 +9,9 @@
 namespace lockstep::nn {
 namespace {
 
+// Fields of the control all-reduce: a report, weight, seconds, then one for each parameter.
 constexpr int kReportFields = 6;
+constexpr int kWeight = kReportFields, kSeconds = kWeight + 1, kFirstUse = kSeconds + 1;
 static_assert(sizeof(StepReport) == kReportFields * sizeof(double));
 
 // Three counts of ranks in one double, which holds 53 bits exactly.
@@ -102,6 +104,7 @@ void DistributedDataParallel::on_fired(int index) {
   if (member_of_[index] == kOutside) {
     late_[index] = true;
   } else if (synchronize_) {
+    if (!first_fired_) first_fired_ = std::chrono::steady_clock::now();
     reducer_->fired(member_of_[index]);
   }
 }
@@ -124,47 +127,75 @@ Work DistributedDataParallel::launch(int index) {
     if (!leaf.has_gradient()) kernels::fill(out.gradients.back(), 0);
     leaf.set_busy(true);
   }
-  if (weight_ != 1) kernels::scale_add(weight_, out.values, 0, out.values);
-  return options_.hook ? options_.hook(out) : mean_of_bucket(out);
+  if (weight_ == 0) {
+    kernels::fill(out.values, 0);
+  } else if (weight_ != 1) {
+    kernels::scale_add(weight_, out.values, 0, out.values);
+  }
+  if (!options_.hook) return mean_of_bucket(out);
+  try {
+    return options_.hook(out);
+  } catch (const CollectiveError&) {
+    throw;
+  } catch (const std::exception& error) {
+    fail_hook(error);
+  }
+}
+
+// Nobody knows which collectives of the bucket this rank has made.
+void DistributedDataParallel::fail_hook(const std::exception& error) {
+  const std::string reason =
+      concat({"the communication hook failed on rank ", communicator_.rank(), ": ", error.what()});
+  communicator_.abort(reason);
+  throw CollectiveError(reason);
 }
 
 StepReport DistributedDataParallel::finish(const StepReport& mine) {
   const auto start = std::chrono::steady_clock::now();
-  reducer_->flush();
-  std::vector<Use> uses(parameters_.size());
-  double weight = 0;
-  const StepReport total = control(mine, uses, weight);
-  reduce_late(uses);
+  try {
+    reducer_->flush();
+  } catch (const CollectiveError&) {
+    throw;
+  } catch (const std::exception& error) {
+    fail_hook(error);
+  }
+  const Control total = control(mine);
+  reduce_late(total.uses);
   exposed_ = std::chrono::steady_clock::now() - start;
-  if (weight > 0 && weight != communicator_.size()) scale_gradients(communicator_.size() / weight);
-  end_step(uses);
-  return total;
+  const int size = communicator_.size();
+  if (total.weight > 0 && total.weight != size) scale_gradients(size / total.weight);
+  end_step(total.uses);
+  tune(total.seconds / size);
+  return total.report;
 }
 
-StepReport DistributedDataParallel::control(const StepReport& mine, std::vector<Use>& uses,
-                                            double& total_weight) {
-  const int64_t first = kReportFields + 1;
-  const Array array = Array::zeros({first + static_cast<int64_t>(parameters_.size())}, DType::f64);
+DistributedDataParallel::Control DistributedDataParallel::control(const StepReport& mine) {
+  using Seconds = std::chrono::duration<double>;
+  const Array array =
+      Array::zeros({kFirstUse + static_cast<int64_t>(parameters_.size())}, DType::f64);
   double* fields = array.data<double>();
+  double* uses = fields + kFirstUse;
   std::copy_n(&mine.loss_sum, kReportFields, fields);
-  fields[kReportFields] = weight_;
+  fields[kWeight] = weight_;
+  if (first_fired_) {
+    fields[kSeconds] = Seconds(std::chrono::steady_clock::now() - *first_fired_).count();
+  }
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = parameters_[i].parameter;
     const bool used = parameter.leaf().has_gradient() || late_[i];
-    fields[first + static_cast<int64_t>(i)] =
-        (used ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
+    uses[i] = (used ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
   }
   communicator_.all_reduce(array, ReduceOp::sum, {.what = "step control"}).wait();
-  StepReport total;
-  std::copy_n(fields, kReportFields, &total.loss_sum);
-  total_weight = fields[kReportFields];
-  for (size_t i = 0; i < uses.size(); ++i) {
-    const auto counts = static_cast<int64_t>(fields[first + static_cast<int64_t>(i)]);
+  Control total{.weight = fields[kWeight], .seconds = fields[kSeconds]};
+  std::copy_n(fields, kReportFields, &total.report.loss_sum);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const auto counts = static_cast<int64_t>(uses[i]);
     const auto unit = static_cast<int64_t>(kLateUnit);
-    uses[i] = {counts % unit, counts / unit % unit, counts / unit / unit};
-    LOCKSTEP_CHECK(uses[i].frozen == 0 || uses[i].frozen == communicator_.size(), "parameter ",
-                   parameters_[i].name, " is frozen on ", uses[i].frozen, " of ",
-                   communicator_.size(), " ranks: all or none must freeze it");
+    const Use use{counts % unit, counts / unit % unit, counts / unit / unit};
+    LOCKSTEP_CHECK(use.frozen == 0 || use.frozen == communicator_.size(), "parameter ",
+                   parameters_[i].name, " is frozen on ", use.frozen, " of ", communicator_.size(),
+                   " ranks: all or none must freeze it");
+    total.uses.push_back(use);
   }
   return total;
 }
@@ -188,7 +219,8 @@ void DistributedDataParallel::reduce_late(const std::vector<Use>& uses) {
   const Array flat = Array::zeros({layout.elements}, like.dtype(), like.device());
   for (size_t i = 0; i < late.size(); ++i) {
     // Nothing came where the backward pass threw just before.
-    if (!late_[late[i]] || !parameters_[late[i]].parameter.leaf().has_gradient()) continue;
+    if (weight_ == 0 || !late_[late[i]] || !parameters_[late[i]].parameter.leaf().has_gradient())
+      continue;
     const Array& mine = parameters_[late[i]].parameter.leaf().gradient();
     kernels::scale_add(weight_, mine, 0, layout.window(flat, static_cast<int>(i), shapes[i]));
   }
@@ -226,6 +258,7 @@ void DistributedDataParallel::end_step(const std::vector<Use>& uses) {
   }
   std::fill(late_.begin(), late_.end(), false);
   weight_ = 1;
+  first_fired_.reset();
   std::vector<int> order = reducer_->order();
   reducer_->next_step();
   adopt_thawed(uses);

@@ -9,6 +9,7 @@
 
 #include "lockstep/collectives/communicator.h"
 #include "lockstep/nn/module.h"
+#include "lockstep/nn/parallel/bucket_tuner.h"
 #include "lockstep/nn/parallel/communication_hook.h"
 #include "lockstep/nn/parallel/flat_layout.h"
 #include "lockstep/nn/parallel/reducer.h"
@@ -29,7 +30,10 @@ struct StepReport {
 struct DataParallelOptions {
   BucketSizes bucket_sizes = {};
   Placement placement = {};  // for a module that has none yet
-  // How a bucket is reduced; empty: the mean, as it is.
+  // Tries bucket sizes over the first steps and keeps the best instead of bucket_sizes.other_mb.
+  bool tune_bucket_sizes = false;
+  // How a bucket is reduced; empty: the mean, as it is. A hook that throws on one rank breaks the
+  // step for all: the others wait in collectives that this rank does not make.
   CommunicationHook hook = {};
 };
 
@@ -69,7 +73,18 @@ class DistributedDataParallel {
 
   // What this rank's gradients count in the step's mean, sum(weight · gradient) / sum(weight): 1
   // unless set, before the backward passes that synchronise. A rank with fewer samples than the
-  // others weighs as many, one that has none left passes 0 and calls finish() without a backward.
+  // others weighs as many; one that has none left passes 0 and calls finish(), without a backward,
+  // until a report's samples say that all have run out:
+  //
+  //   for (;;) {
+  //     const auto batch = loader.next();  // empty when this rank has run out
+  //     const double samples = batch ? batch->size() : 0;
+  //     optimizer.zero_grad();
+  //     ddp.set_weight(samples);
+  //     if (batch) loss_of(*batch).backward();
+  //     if (ddp.finish({.samples = samples}).samples == 0) break;
+  //     optimizer.step();
+  //   }
   void set_weight(double weight) { weight_ = weight; }
 
   // Ends a step: every gradient is the mean over the ranks. A parameter that no rank used has no
@@ -84,6 +99,8 @@ class DistributedDataParallel {
   // Time that finish() waited for collectives in the last step: communication not hidden.
   std::chrono::nanoseconds exposed_communication() const { return exposed_; }
   int64_t bucket_count() const { return static_cast<int64_t>(layout_.buckets.size()); }
+  double bucket_mb() const { return options_.bucket_sizes.other_mb; }
+  bool tuning() const { return tuner_ && !tuner_->done(); }
   // Parameters that travelled in the last step's late bucket.
   int64_t late_count() const { return late_count_; }
   const std::vector<NamedParameter>& parameters() const { return parameters_; }
@@ -95,6 +112,13 @@ class DistributedDataParallel {
     int64_t late = 0;
     int64_t frozen = 0;
   };
+  // The sums of the control all-reduce.
+  struct Control {
+    StepReport report;
+    double weight = 0;
+    double seconds = 0;  // from the first gradient until all buckets had come
+    std::vector<Use> uses;
+  };
   static constexpr int kOutside = -1;
 
   Parameter& parameter(int member) { return parameters_[members_[member]].parameter; }
@@ -105,7 +129,9 @@ class DistributedDataParallel {
   void on_fired(int index);
   void vacate(int index);
   Work launch(int bucket);
-  StepReport control(const StepReport& mine, std::vector<Use>& uses, double& total_weight);
+  [[noreturn]] void fail_hook(const std::exception& error);
+  Control control(const StepReport& mine);
+  void tune(double seconds);
   void reduce_late(const std::vector<Use>& uses);
   void adopt_thawed(const std::vector<Use>& uses);
   void scale_gradients(double factor);
@@ -125,7 +151,9 @@ class DistributedDataParallel {
   Array values_;                            // flat
   Array gradients_;                         // flat
   std::optional<Reducer> reducer_;
-  bool packed_ = false;  // in observed order
+  std::optional<BucketTuner> tuner_;
+  std::optional<std::chrono::steady_clock::time_point> first_fired_;  // in this step
+  bool packed_ = false;                                               // in observed order
   bool synchronize_ = true;
   double weight_ = 1;
   int64_t late_count_ = 0;

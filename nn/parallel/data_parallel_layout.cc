@@ -34,6 +34,22 @@ void DistributedDataParallel::set_bucket_sizes(const BucketSizes& sizes) {
   regroup();
 }
 
+// From the first step on whose buckets are the final ones.
+void DistributedDataParallel::tune(double seconds) {
+  if (!options_.tune_bucket_sizes || !packed_) return;
+  if (!tuner_) {
+    const auto bytes = static_cast<double>(values_.bytes());
+    tuner_.emplace(bytes / (1 << 20), options_.bucket_sizes.other_mb);
+  } else if (tuner_->done()) {
+    return;
+  } else {
+    tuner_->add(seconds);
+  }
+  BucketSizes sizes = options_.bucket_sizes;
+  sizes.other_mb = tuner_->size_mb();
+  set_bucket_sizes(sizes);
+}
+
 // Before the first update, so that the optimizer's state is made for the final place. Rank 0's
 // order counts: others may have used other parameters.
 void DistributedDataParallel::pack_in_observed_order(std::vector<int> observed) {

@@ -48,7 +48,8 @@ void Reducer::flush() {
 }
 
 void Reducer::next_step() {
-  expected_ = fired_;
+  // A rank without samples says nothing of the next step.
+  if (!order_.empty()) expected_ = fired_;
   std::fill(fired_.begin(), fired_.end(), 0);
   order_.clear();
   next_ = 0;

@@ -29,7 +29,8 @@ class Reducer {
 
   // Sends what has not left, and waits for all of it.
   void flush();
-  // Begins the next step, in which members are expected to fire as often as in this one.
+  // Begins the next step, in which members are expected to fire as often as in this one, unless
+  // none has fired.
   void next_step();
 
   // Members of other buckets, in the same order: between steps.

@@ -1,5 +1,6 @@
 #include "lockstep/launcher/data/sampler.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -111,23 +112,57 @@ TEST(Sampler, GoesThroughEpochAfterEpoch) {
   }
 }
 
-TEST(BatchPlan, StepTakesTheSamePositionsAtAnyWorldSize) {
-  constexpr int64_t kBatch = 72;
-  for (const int64_t world : {1, 2, 3, 4, 8}) {
-    for (const int64_t micro_batch : {1, 3}) {
-      const BatchPlan plan(
-          {.global_batch = kBatch, .world_size = world, .micro_batch = micro_batch});
-      EXPECT_EQ(plan.accumulation(), kBatch / world / micro_batch);
-      int64_t expected = 5 * kBatch;  // step 5
-      for (int64_t rank = 0; rank < world; ++rank) {
-        for (int64_t micro = 0; micro < plan.accumulation(); ++micro) {
-          EXPECT_EQ(plan.first_position(5, rank, micro), expected);
-          expected += micro_batch;
-        }
-      }
-      EXPECT_EQ(expected, 6 * kBatch);
+// The positions that the ranks take, in order, until the run ends.
+std::vector<int64_t> positions(const BatchPlan& plan, int64_t world) {
+  std::vector<int64_t> all;
+  int64_t steps = 0;
+  for (Share step = plan.step_at(0); step.count > 0; step = plan.step_at(step.first + step.count)) {
+    EXPECT_EQ(plan.steps_from(0) - plan.steps_from(step.first), steps++);
+    for (int64_t rank = 0; rank < world; ++rank) {
+      const Share part = plan.part_of(step, rank);
+      for (int64_t i = 0; i < part.count; ++i) all.push_back(part.first + i);
     }
   }
+  EXPECT_EQ(plan.steps_from(0), steps);
+  return all;
+}
+
+TEST(BatchPlan, EveryPositionOfARunIsTakenOnceAndInOrder) {
+  for (const int64_t world : {1, 2, 3, 4, 8}) {
+    for (const int64_t epoch : {0, 1, 5, 24, 30, 100}) {
+      for (const int64_t run : {1, 23, 24, 25, 60, 100}) {
+        const auto found = positions(BatchPlan({.global_batch = 24,
+                                                .world_size = world,
+                                                .epoch_samples = epoch,
+                                                .run_samples = run}),
+                                     world);
+        ASSERT_EQ(static_cast<int64_t>(found.size()), run) << world << " " << epoch;
+        for (int64_t i = 0; i < run; ++i) ASSERT_EQ(found[static_cast<size_t>(i)], i);
+      }
+    }
+  }
+}
+
+TEST(BatchPlan, FullStepsAreSharedEvenly) {
+  const BatchPlan plan({.global_batch = 24, .world_size = 3, .micro_batch = 2});
+  const Share step = plan.step_at(48);
+  EXPECT_EQ(step.count, 24);
+  for (int64_t rank = 0; rank < 3; ++rank) {
+    EXPECT_EQ(plan.part_of(step, rank).count, 8);
+    EXPECT_EQ(plan.part_of(step, rank).first, 48 + 8 * rank);
+  }
+}
+
+TEST(BatchPlan, AStepEndsWithItsEpoch) {
+  const BatchPlan plan(
+      {.global_batch = 8, .world_size = 4, .epoch_samples = 18, .run_samples = 36});
+  EXPECT_EQ(plan.steps_from(0), 6);
+  const Share last = plan.step_at(16);
+  EXPECT_EQ(last.count, 2);
+  int64_t counts[4];
+  for (int64_t rank = 0; rank < 4; ++rank) counts[rank] = plan.part_of(last, rank).count;
+  EXPECT_THAT(counts, ::testing::ElementsAre(0, 1, 0, 1));
+  EXPECT_EQ(plan.step_at(18).count, 8);
 }
 
 std::string problem_of(const BatchPlan::Options& options) {
@@ -148,9 +183,7 @@ TEST(BatchPlan, RefusesWhatDoesNotDivide) {
             "--global-batch 2 is smaller than the 4 ranks: every rank needs a sample of each step");
   EXPECT_EQ(problem_of({.global_batch = 0, .world_size = 1, .micro_batch = 1}),
             "global batch, ranks and micro-batch must be positive, found 0, 1 and 1");
-  EXPECT_THROW(
-      BatchPlan({.global_batch = 4, .world_size = 2, .micro_batch = 2}).first_position(0, 2, 0),
-      Error);
+  EXPECT_THROW(BatchPlan({.global_batch = 4, .world_size = 2}).part_of({0, 4}, 2), Error);
 }
 
 }  // namespace

@@ -74,10 +74,9 @@ TEST(TokenWindows, RanksTogetherReadWhatOneReads) {
     const BatchPlan plan({.global_batch = kBatch, .world_size = world, .micro_batch = 1});
     Values inputs;
     for (int64_t rank = 0; rank < world; ++rank) {
-      for (int64_t micro = 0; micro < plan.accumulation(); ++micro) {
-        const Batch batch = read(windows, plan.first_position(7, rank, micro), 1, 3);
-        inputs.insert(inputs.end(), batch.inputs.begin(), batch.inputs.end());
-      }
+      const Share part = plan.part_of(plan.step_at(7 * kBatch), rank);
+      const Batch batch = read(windows, part.first, part.count, 3);
+      inputs.insert(inputs.end(), batch.inputs.begin(), batch.inputs.end());
     }
     EXPECT_EQ(inputs, whole.inputs);
   }

@@ -290,5 +290,89 @@ TEST(DataParallel, UnevenRanksWeighAsManySamplesAsTheyHave) {
   });
 }
 
+// Each rank has its own data and runs out when it does; the sums are those of one rank with all of
+// it.
+TEST(DataParallel, RanksThatRunOutEarlyTakePartUntilAllAreDone) {
+  const auto train = [](Communicator& communicator, const std::vector<int64_t>& samples) {
+    Net net;
+    DistributedDataParallel ddp(net, communicator, {.placement = {.dtype = DType::f64, .seed = 5}});
+    optim::SGD optimizer(net.parameters(), {.learning_rate = 1e-2, .momentum = 0.9});
+    size_t next = 0;
+    for (int steps = 0;; ++steps) {
+      std::vector<int64_t> batch;
+      while (next < samples.size() && batch.size() < 2) {
+        batch.push_back(samples[next++]);
+      }
+      const auto count = static_cast<double>(batch.size());
+      optimizer.zero_grad();
+      ddp.set_weight(count);
+      Tensor loss;
+      for (int64_t sample : batch) {
+        const Tensor one = loss_of(net, 0, sample, 1);
+        loss = loss ? loss + one : one;
+      }
+      if (loss) (loss / count).backward();
+      if (ddp.finish({.samples = count}).samples == 0) {
+        EXPECT_EQ(steps, 4);
+        return values_of(net);
+      }
+      optimizer.step();
+    }
+  };
+  // Rank 0 has seven samples, rank 1 four, rank 2 one; in turns of two.
+  const std::vector<std::vector<int64_t>> of_ranks = {{0, 1, 2, 3, 4, 5, 6}, {7, 8, 9, 10}, {11}};
+  std::mutex mutex;
+  std::vector<Values> all;
+  run_ranks(3, [&](Communicator& communicator) {
+    const Values found = train(communicator, of_ranks[static_cast<size_t>(communicator.rank())]);
+    const std::lock_guard lock(mutex);
+    all.push_back(found);
+  });
+  Net alone;
+  alone.place({.dtype = DType::f64, .seed = 5});
+  optim::SGD optimizer(alone.parameters(), {.learning_rate = 1e-2, .momentum = 0.9});
+  for (const std::vector<int64_t>& step :
+       std::vector<std::vector<int64_t>>{{0, 1, 7, 8, 11}, {2, 3, 9, 10}, {4, 5}, {6}}) {
+    optimizer.zero_grad();
+    Tensor loss;
+    for (int64_t sample : step) {
+      const Tensor one = loss_of(alone, 0, sample, 1);
+      loss = loss ? loss + one : one;
+    }
+    (loss / static_cast<double>(step.size())).backward();
+    optimizer.step();
+  }
+  for (const Values& found : all) expect_close(found, values_of(alone), 1e-12);
+}
+
+// The others do not wait for the rank whose hook failed, and hear why.
+TEST(DataParallelErrors, AHookThatThrowsOnOneRankFailsAll) {
+  for (const bool later : {false, true}) {
+    run_ranks(3, [&](Communicator& communicator) {
+      communicator.set_timeout(std::chrono::seconds(60));
+      Net net;
+      const CommunicationHook hook = [&](const GradientBucket& bucket) {
+        const auto maybe_fail = [&communicator] {
+          if (communicator.rank() == 1) fail({"no room for factors"});
+          return Work();
+        };
+        if (!later) maybe_fail();
+        return mean_of_bucket(bucket).then(maybe_fail);
+      };
+      DistributedDataParallel ddp(net, communicator, {.hook = hook});
+      try {
+        sum(net(Tensor(Array::full({2, 6}, 1, DType::f32)))).backward();
+        ddp.finish();
+        ADD_FAILURE() << "expected an error on rank " << communicator.rank();
+      } catch (const CollectiveError& error) {
+        EXPECT_NE(std::string(error.what())
+                      .find("the communication hook failed on rank 1: no room for factors"),
+                  std::string::npos)
+            << error.what();
+      }
+    });
+  }
+}
+
 }  // namespace
 }  // namespace lockstep::nn

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "lockstep/collectives/watch/watch.h"
+
+namespace lockstep::train {
+
+// What the ranks did when: the phases of their steps and their collectives, for a trace that
+// chrome://tracing and Perfetto read. Keeps the last 20,000 phases of this rank. For the thread
+// that trains.
+class Timeline {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // A collective call: time is counted from here on all ranks.
+  explicit Timeline(Communicator& communicator);
+
+  void add(std::string_view name, int64_t step, Clock::time_point begin, Clock::time_point end);
+  // A collective call. Rank 0 writes one file with what the first eight ranks did. Throws Error.
+  void write(const std::filesystem::path& file) const;
+
+ private:
+  struct Span {
+    std::string name;
+    int64_t step;
+    Clock::time_point begin, end;
+  };
+  std::string events() const;
+
+  Communicator& communicator_;
+  Clock::time_point origin_;
+  std::deque<Span> spans_;
+};
+
+// What this rank does while one lives: known to those who watch, added to a counter of seconds
+// where there is one, and kept for the trace where there is one.
+class Phase {
+ public:
+  struct Options {
+    Watch* watch = nullptr;
+    Timeline* timeline = nullptr;
+    int64_t step = 0;
+    std::chrono::milliseconds allowance{0};  // as Watch::Phase has it
+  };
+  Phase(std::string_view name, const Options& options, double* seconds = nullptr)
+      : name_(name),
+        options_(options),
+        seconds_(seconds),
+        watched_(options.watch, name, options.allowance) {}
+  ~Phase() {
+    const Timeline::Clock::time_point end = Timeline::Clock::now();
+    if (seconds_ != nullptr) *seconds_ += std::chrono::duration<double>(end - begin_).count();
+    if (options_.timeline != nullptr) options_.timeline->add(name_, options_.step, begin_, end);
+  }
+  Phase(const Phase&) = delete;
+  Phase& operator=(const Phase&) = delete;
+
+ private:
+  std::string_view name_;
+  Options options_;
+  double* seconds_;
+  Timeline::Clock::time_point begin_ = Timeline::Clock::now();
+  Watch::Phase watched_;
+};
+
+}  // namespace lockstep::train
