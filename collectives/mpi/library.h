@@ -29,6 +29,21 @@ class Library {
   virtual int all_to_all(int group, const void* input, void* output, int bytes) = 0;
   virtual int broadcast(int group, void* values, int bytes, int root) = 0;
   virtual int split(int group, int color, int key, int* part) = 0;
+  virtual bool one_host(int group) = 0;  // whether all of the group's ranks share this host
+
+  // One exchange with two neighbours at a time in each of the lanes: `post` begins it, `complete`
+  // returns when `in` has come and `out` may be written to.
+  static constexpr int kLanes = 2;
+  struct Exchange {
+    const void* out;
+    int out_bytes;
+    int to;
+    void* in;
+    int in_bytes;
+    int from;
+  };
+  virtual int post(int lane, int group, const Exchange& exchange) = 0;
+  virtual int complete(int lane) = 0;
 
   // Writes a message of at most `capacity` bytes, ended by 0.
   virtual void error_text(int code, char* text, int capacity) = 0;

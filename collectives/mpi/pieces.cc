@@ -111,6 +111,11 @@ void Pieces::agree(int group, const WorkState& work, int64_t place) {
 void Pieces::all_reduce(int group, Values values, ReduceOp reduction, int size,
                         const std::function<bool()>& advanced) {
   const int64_t width = static_cast<int64_t>(size_of(values.dtype));
+  if (!is_half(values.dtype) && ring_.suits(group, values.elements * width)) {
+    const auto check = [this](int code) { this->check(code); };
+    return ring_.all_reduce(group, values.data, values.elements, values.dtype, reduction, check,
+                            advanced);
+  }
   for_pieces(values.elements, kPieceBytes / width, [&](int64_t start, int64_t count) {
     char* here = values.data + start * width;
     if (is_half(values.dtype)) {

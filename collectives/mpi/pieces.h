@@ -5,16 +5,18 @@
 
 #include "lockstep/collectives/mpi/host_reduce.h"
 #include "lockstep/collectives/mpi/library.h"
+#include "lockstep/collectives/mpi/ring.h"
 #include "lockstep/collectives/work_state.h"
 
 namespace lockstep::mpi {
 
-// Runs collectives as blocking MPI calls of about 1 MiB each: one call for 100 MiB takes more than
-// twice as long as its pieces, and finished pieces show that a slow collective is alive. All calls
-// come from the thread that initialised the library.
+// Runs collectives as blocking MPI calls of about 1 MiB each, and all-reduces between hosts around
+// a ring: one call for 100 MiB takes more than twice as long as its pieces, and finished pieces
+// show that a slow collective is alive. All calls come from the thread that initialised the
+// library.
 class Pieces {
  public:
-  explicit Pieces(Library& library) : library_(library) {}
+  explicit Pieces(Library& library) : library_(library), ring_(library) {}
 
   // First makes sure that all ranks call the same collective, since MPI would write beyond arrays
   // that differ in length. Calls `advanced` after each piece, and stops early when that returns
@@ -44,6 +46,7 @@ class Pieces {
   void broadcast(int group, const WorkState& work, const std::function<bool()>& advanced);
 
   Library& library_;
+  Ring ring_;
   HostReduce* host_ = nullptr;
   std::vector<std::byte> packed_;    // pieces that cannot go from where they lie
   std::vector<std::byte> received_;  // one slice from every rank

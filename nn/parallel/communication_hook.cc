@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <memory>
 
@@ -65,6 +66,8 @@ Array magnitudes(const Array& values) {
 Work top_k_of(const GradientBucket& bucket, const TopKOptions& options, Residual& residual) {
   const Array& values = bucket.values;
   const int ranks = bucket.communicator.size();
+  LOCKSTEP_CHECK(values.elements() <= std::numeric_limits<int32_t>::max(), "top_k: a bucket of ",
+                 values.elements(), " values");
   const int64_t count = std::max<int64_t>(
       1,
       static_cast<int64_t>(std::ceil(options.fraction * static_cast<double>(values.elements()))));
@@ -77,18 +80,19 @@ Work top_k_of(const GradientBucket& bucket, const TopKOptions& options, Residual
     kernels::scatter_add(minus, 0, places, left);
     residual.keep(left);
   }
-  const Array all_places = Array::empty({count * ranks}, DType::i64, values.device());
+  // Four bytes name any place in a bucket.
+  const Array all_places = Array::empty({count * ranks}, DType::i32, values.device());
   const Array all_chosen = Array::empty({count * ranks}, values.dtype(), values.device());
   const CollectiveOptions what{.what = "gradients", .bucket = bucket.index};
-  const Work first = bucket.communicator.all_gather(places, all_places, what);
+  const Work first =
+      bucket.communicator.all_gather(kernels::cast(places, DType::i32), all_places, what);
   const Work second = bucket.communicator.all_gather(chosen, all_chosen, what);
-  return first.then([second] { return second; })
-      .then([values, all_places, all_chosen, places, chosen, ranks] {
-        kernels::fill(values, 0);
-        kernels::scatter_add(all_chosen, 0, all_places, values);
-        kernels::scale_add(1.0 / ranks, values, 0, values);
-        return Work();
-      });
+  return first.then([second] { return second; }).then([values, all_places, all_chosen, ranks] {
+    kernels::fill(values, 0);
+    kernels::scatter_add(all_chosen, 0, kernels::cast(all_places, DType::i64), values);
+    kernels::scale_add(1.0 / ranks, values, 0, values);
+    return Work();
+  });
 }
 
 }  // namespace

@@ -8,8 +8,8 @@ import sys
 import tempfile
 import unittest
 
-BUILD = pathlib.Path(os.environ.get("BUILD_DIR", pathlib.Path(__file__).parents[2] / "build"))
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("BUILD_DIR", SOURCE / "build"))
 DATA = SOURCE / "tests" / "data"
 GPT = BUILD / "bin" / "gpt"
 LOCKSTEP = BUILD / "bin" / "lockstep"
