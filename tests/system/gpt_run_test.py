@@ -5,10 +5,12 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import unittest
 
-from programs import ENVIRONMENT, GPT, LOCKSTEP, SystemTest, events, launch, losses, main, mpirun, run
+from programs import (ENVIRONMENT, GPT, LOCKSTEP, SOURCE, SystemTest, events, launch, losses, main,
+                      mpirun, run)
 
 SMALL = ["--layers", 1, "--heads", 2, "--width", 16, "--context", 16, "--threads", 1]
 
@@ -187,6 +189,53 @@ class GptRun(SystemTest):
         result = run(self.command(10, 4))
         self.assertEqual(result.returncode, 2)
         self.assertIn("--global-batch 8", result.stderr)
+
+    def test_an_epoch_ends_with_what_is_left_shared_unevenly(self):
+        # Windows of 16 tokens and one more: 1249 samples, the last step has one of 12.
+        all_steps = []
+        for ranks in (1, 3):
+            metrics = self.folder / f"{ranks}.jsonl"
+            self.succeed(launch(ranks, GPT, "--data", self.data, *SMALL, "--epochs", 1,
+                                "--global-batch", 12, "--micro-batch", 2, "--precision", "f64",
+                                "--metrics", metrics))
+            all_steps.append(events(metrics, "step"))
+        for one, other in zip(*all_steps, strict=True):
+            self.assertAlmostEqual(one["loss"], other["loss"], delta=1e-12)
+            self.assertAlmostEqual(one["gradient_norm"], other["gradient_norm"], delta=1e-10)
+        counts = [round(step["samples_per_second"] * step["seconds"]) for step in all_steps[1]]
+        self.assertEqual(counts, [12] * 104 + [1])
+
+    def test_a_longer_run_takes_no_sample_twice_and_leaves_none_out(self):
+        positions = []
+        for epochs in (1, 2):
+            self.succeed([GPT, "--data", self.data, *SMALL, "--epochs", epochs, "--global-batch", 12,
+                          "--run-dir", self.run_dir])
+            steps = events(self.run_dir / "metrics.jsonl", "step")
+            positions.append(sum(round(s["samples_per_second"] * s["seconds"]) for s in steps))
+        self.assertEqual(positions, [1249, 2 * 1249])
+
+    def test_the_trace_shows_phases_and_collectives_of_each_rank(self):
+        trace = self.folder / "trace.json"
+        self.succeed(mpirun(2, GPT, "--data", self.data, *SMALL, "--steps", 5, "--global-batch", 4,
+                            "--trace", trace))
+        found = json.loads(trace.read_text())["traceEvents"]
+        for rank in (0, 1):
+            spans = [e for e in found if e["pid"] == rank and e["ph"] == "X"]
+            self.assertTrue(all(e["ts"] >= 0 and e["dur"] >= 0 for e in spans))
+            for step in range(1, 6):
+                phases = {e["name"] for e in spans if e["args"].get("step") == step}
+                self.assertLessEqual({"data", "forward", "backward", "reduction", "optimizer"}, phases)
+            self.assertEqual(sum(e["name"] == "step control" for e in spans), 5)
+            self.assertGreaterEqual(sum(e["name"].startswith("gradients ") for e in spans), 5)
+        self.succeed([sys.executable, SOURCE / "examples" / "plot-step", trace, "--step", 3,
+                      "--output", self.folder / "step.svg"])
+        self.assertIn("rank 1 reduces", (self.folder / "step.svg").read_text())
+
+    def test_bucket_sizes_are_tried_and_one_is_kept(self):
+        metrics = self.folder / "metrics.jsonl"
+        self.succeed(mpirun(2, *self.command(40, 8, "--bucket-mb", "auto", "--reduce-dtype", "bf16",
+                                             "--metrics", metrics)))
+        self.assertEqual(len(events(metrics, "bucket_size")), 1)
 
 
 if __name__ == "__main__":
