@@ -31,6 +31,14 @@ struct Entry {
       read;
 };
 
+// A switch that prints a text and ends the program.
+struct Page {
+  std::string name;
+  std::string help;
+  std::string text;
+  bool asked = false;
+};
+
 struct Command::Node {
   std::string full_name;  // "lockstep checkpoint list"
   std::string summary;
@@ -39,6 +47,7 @@ struct Command::Node {
   CLI::App* app = nullptr;
   std::unique_ptr<CLI::App> owned_app;  // of the program itself
   std::vector<std::unique_ptr<Entry>> entries;
+  std::vector<std::unique_ptr<Page>> pages;
   std::vector<std::unique_ptr<Command>> commands;
   bool help_asked = false;
   bool version_asked = false;

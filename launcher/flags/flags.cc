@@ -79,6 +79,7 @@ std::vector<std::string> Command::Node::option_names() const {
     const std::string& name = entry->flag.name;
     if (!entry->positional) names.push_back(name.substr(name.find("--")));
   }
+  for (const auto& page : pages) names.push_back(page->name);
   names.insert(names.end(), {"--help", "--version"});
   return names;
 }
@@ -110,6 +111,13 @@ Command& Command::command(std::string name, std::string summary) {
 
 void Command::group(std::string title) { node_->group = std::move(title); }
 void Command::epilogue(std::string text) { node_->epilogue = std::move(text); }
+
+void Command::page(std::string name, std::string help, std::string text) {
+  node_->pages.push_back(
+      std::make_unique<Page>(Page{std::move(name), std::move(help), std::move(text)}));
+  Page& page = *node_->pages.back();
+  node_->app->add_flag(page.name, page.asked);
+}
 
 void Command::add(Flag flag, bool& value) {
   node_->entries.push_back(std::make_unique<Entry>());

@@ -50,6 +50,8 @@ class Command {
   void group(std::string title);
   // A paragraph at the end of --help.
   void epilogue(std::string text);
+  // A switch that prints `text` and ends the program, as --help does.
+  void page(std::string name, std::string help, std::string text);
 
   void add(Flag flag, bool& value);  // a switch: takes no value, sets true
   void add(Flag flag, std::string& value);

@@ -80,6 +80,7 @@ std::string Command::Node::help() const {
   for (const auto& entry : entries) {
     if (!entry->positional) lines.push_back(line_of(*entry));
   }
+  for (const auto& page : pages) lines.push_back({"Help", "    " + page->name, page->help});
   lines.push_back({"Help", "    --help", "print this and end"});
   lines.push_back({"Help", "    --version", "print the version and end"});
   std::string text = usage() + summary + "\n" + layout(lines);

@@ -88,6 +88,7 @@ struct Reader {
 
   static void forget(Node& node) {
     node.help_asked = node.version_asked = false;
+    for (const auto& page : node.pages) page->asked = false;
     for (const auto& entry : node.entries) entry->texts.clear();
     for (const auto& command : node.commands) forget(*command->node_);
   }
@@ -121,6 +122,9 @@ Result Command::parse(std::span<const std::string> arguments) {
   for (Command* command = this; command != nullptr; command = Reader::chosen_of(*command->node_)) {
     Node& node = *command->node_;
     if (node.help_asked) return {0, node.help(), ""};
+    for (const auto& page : node.pages) {
+      if (page->asked) return {0, page->text, ""};
+    }
     if (node.version_asked) return {0, node_->full_name + " " + std::string(version()) + "\n", ""};
     if (problem.empty() || refused) blamed = node.full_name;
     if (problem.empty()) problem = Reader::read(node, assignments);

@@ -8,6 +8,7 @@
 
 #include "lockstep/launcher/supervise/child.h"
 #include "lockstep/launcher/supervise/command_line.h"
+#include "lockstep/launcher/supervise/environment.h"
 #include "lockstep/launcher/supervise/job.h"
 #include "lockstep/launcher/supervise/rank_main.h"
 #include "lockstep/launcher/supervise/rank_output.h"
@@ -86,6 +87,7 @@ RunCommand::RunCommand(flags::Command& program)
   command_.add({.name = "--dry-run", .help = "print the command, start nothing"}, dry_run_);
   command_.rest({.name = "PROGRAM ARG...", .help = "what each rank runs", .required = true},
                 program_);
+  command_.page("--help-environment", "list the environment variables and end", environment_help());
   command_.epilogue(
       "SIGTERM, SIGINT and SIGUSR1 ask the ranks to finish the step, save and exit with 75; a\n"
       "second one kills them. The exit code is the job's; 128+N when signal N ended it.");

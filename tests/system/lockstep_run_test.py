@@ -194,6 +194,24 @@ class ExitCodes(unittest.TestCase):
             self.assertIn("mpirun could not start any rank", job.stderr)
 
 
+class HelpEnvironment(unittest.TestCase):
+    def test_lists_every_variable_that_a_source_reads_and_no_other(self):
+        job = run("--help-environment")
+        self.assertEqual(job.returncode, 0, job.stderr)
+        self.assertEqual(job.stderr, "")
+        listed = re.findall(r"^  (LOCKSTEP_[A-Z_]+)=\S+ +\S", job.stdout, re.MULTILINE)
+        self.assertEqual(listed, sorted(set(listed)))
+        root = pathlib.Path(__file__).resolve().parents[2]
+        read = set()
+        for layer in ("runtime", "collectives", "autograd", "nn", "launcher", "examples"):
+            for path in (root / layer).rglob("*"):
+                if path.suffix in (".cc", ".h") and path.name != "environment.cc":
+                    read.update(re.findall(r'"(LOCKSTEP_[A-Z_]+)"', path.read_text()))
+        self.assertIn("LOCKSTEP_ISA", read)
+        self.assertEqual(set(listed), read)
+        self.assertIn("--help-environment", run("--help").stdout)
+
+
 class DryRun(unittest.TestCase):
     def test_prints_a_command_that_works(self):
         job = run("-n", 2, "--dry-run", "--env", "LOCKSTEP_X=a b", "sh", "-c", "echo $LOCKSTEP_X")

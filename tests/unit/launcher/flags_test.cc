@@ -170,6 +170,25 @@ TEST(Flags, HelpHasOneLineForEachOptionWithItsDefault) {
             "      --version          print the version and end\n");
 }
 
+TEST(Flags, PageIsPrintedInsteadOfRunning) {
+  Command program("tool", "Does things.");
+  Command& command = program.command("run", "runs");
+  std::vector<std::string> rest;
+  command.rest({.name = "PROGRAM", .required = true}, rest);
+  command.page("--help-colours", "list the colours and end", "red\nblue\n");
+  for (int again = 0; again < 2; ++again) {
+    const Result page = program.parse(Arguments{"run", "--help-colours"});
+    EXPECT_EQ(page.exit_code, 0);
+    EXPECT_EQ(page.output, "red\nblue\n");
+    EXPECT_FALSE(program.parse(Arguments{"run", "x", "--help-colours"}).exit_code);
+    EXPECT_EQ(rest, (Arguments{"x", "--help-colours"}));
+  }
+  EXPECT_NE(command.help().find("--help-colours  list the colours and end"), std::string::npos);
+  EXPECT_EQ(program.parse(Arguments{"run", "--help-colors", "x"}).error,
+            "tool run: unknown option --help-colors; the nearest is --help-colours (see tool run "
+            "--help)\n");
+}
+
 TEST(Flags, VersionNamesTheProgram) {
   const Result result = parse({"--version"}).result;
   EXPECT_EQ(result.exit_code, 0);
