@@ -1,7 +1,8 @@
 set(LOCKSTEP_MPI AUTO CACHE STRING "MPI transport: AUTO, ON or OFF")
 set_property(CACHE LOCKSTEP_MPI PROPERTY STRINGS AUTO ON OFF)
 set(LOCKSTEP_SANITIZER "" CACHE STRING "address or thread: build everything with that sanitizer")
-option(LOCKSTEP_TESTS "Build the tests" ON)
+option(LOCKSTEP_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(LOCKSTEP_INSTALL "Install Lockstep as a library" ${PROJECT_IS_TOP_LEVEL})
 
 # The plain form of the CPU kernels: loops of our own instead of oneDNN, which ThreadSanitizer does
 # not see into.
