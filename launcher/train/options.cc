@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "lockstep/launcher/flags/flags.h"
+#include "lockstep/launcher/train/make_optimizer.h"
 #include "lockstep/runtime/error.h"
 
 namespace lockstep::train {
@@ -29,8 +30,7 @@ void TrainOptions::add_to(flags::Command& c) {
          .minimum = 0},
         micro_batch);
   c.group("Optimizer");
-  c.add({.name = "--optimizer", .help = "update rule", .choices = {"sgd", "adam", "adamw"}},
-        optimizer);
+  c.add({.name = "--optimizer", .help = "update rule", .choices = optimizer_names()}, optimizer);
   c.add({.name = "--learning-rate", .help = "highest learning rate", .value = "X", .minimum = 0},
         learning_rate);
   c.add({.name = "--schedule",
@@ -48,19 +48,21 @@ void TrainOptions::add_to(flags::Command& c) {
          .minimum = 0},
         minimum_learning_rate);
   c.add({.name = "--beta1",
-         .help = "Adam's decay of the first moment",
+         .help = "decay of the first moment",
          .value = "X",
          .minimum = 0,
          .maximum = 1},
         beta1);
   c.add({.name = "--beta2",
-         .help = "Adam's decay of the second moment",
+         .help = "decay of the second moment, or rmsprop's alpha, adadelta's rho",
          .value = "X",
          .minimum = 0,
          .maximum = 1},
         beta2);
-  c.add({.name = "--epsilon", .help = "Adam's epsilon", .value = "X", .minimum = 0}, epsilon);
-  c.add({.name = "--momentum", .help = "momentum of sgd", .value = "X", .minimum = 0}, momentum);
+  c.add({.name = "--epsilon", .help = "keeps divisors from zero", .value = "X", .minimum = 0},
+        epsilon);
+  c.add({.name = "--momentum", .help = "momentum of sgd and rmsprop", .value = "X", .minimum = 0},
+        momentum);
   c.add({.name = "--weight-decay",
          .help = "decay of tensors of two or more dimensions",
          .value = "X",

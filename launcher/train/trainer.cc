@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lockstep/launcher/train/agreement.h"
+#include "lockstep/launcher/train/make_optimizer.h"
 #include "lockstep/nn/optim.h"
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/files/file_system.h"
@@ -123,19 +124,7 @@ void Trainer::make_optimizer() {
   for (const nn::NamedParameter& named : ddp_->parameters()) {
     if (!named.parameter.frozen()) parameters.push_back(named.parameter);
   }
-  const auto groups = optim::decay_matrices_only(parameters, options_.weight_decay);
-  if (options_.optimizer == "sgd") {
-    optimizer_ = std::make_unique<optim::SGD>(
-        groups, optim::SGD::Options{.learning_rate = options_.learning_rate,
-                                    .momentum = options_.momentum});
-  } else {
-    optimizer_ = std::make_unique<optim::Adam>(
-        groups, optim::Adam::Options{.learning_rate = options_.learning_rate,
-                                     .beta1 = options_.beta1,
-                                     .beta2 = options_.beta2,
-                                     .epsilon = options_.epsilon,
-                                     .decoupled_weight_decay = options_.optimizer == "adamw"});
-  }
+  optimizer_ = train::make_optimizer(options_, parameters);
 }
 
 Outcome Trainer::run() {
