@@ -3,23 +3,24 @@
 # LockstepLibraries::NAME. The installed package has a copy of this file.
 include(FindPackageHandleStandardArgs)
 
-set(LOCKSTEP_pcre2_FILE pcre2-8)
-foreach(name IN LISTS LockstepLibraries_FIND_COMPONENTS)
+function(lockstep_find_library name)
   string(TOUPPER LOCKSTEP_${name} variable)
-  if(NOT DEFINED LOCKSTEP_${name}_FILE)
-    set(LOCKSTEP_${name}_FILE ${name})
-  endif()
   find_path(${variable}_INCLUDE ${name}.h)
-  find_library(${variable} ${LOCKSTEP_${name}_FILE})
+  find_library(${variable} NAMES ${name} ${name}-8)  # pcre2-8: of 8-bit characters
   mark_as_advanced(${variable} ${variable}_INCLUDE)
-  if(${variable} AND ${variable}_INCLUDE)
-    set(LockstepLibraries_${name}_FOUND TRUE)
-    if(NOT TARGET LockstepLibraries::${name})
-      add_library(LockstepLibraries::${name} UNKNOWN IMPORTED)
-      set_target_properties(LockstepLibraries::${name} PROPERTIES
-        IMPORTED_LOCATION ${${variable}}
-        INTERFACE_INCLUDE_DIRECTORIES ${${variable}_INCLUDE})
-    endif()
+  if(NOT ${variable} OR NOT ${variable}_INCLUDE)
+    return()
   endif()
+  set(LockstepLibraries_${name}_FOUND TRUE PARENT_SCOPE)
+  if(NOT TARGET LockstepLibraries::${name})
+    add_library(LockstepLibraries::${name} UNKNOWN IMPORTED)
+    set_target_properties(LockstepLibraries::${name} PROPERTIES
+      IMPORTED_LOCATION ${${variable}}
+      INTERFACE_INCLUDE_DIRECTORIES ${${variable}_INCLUDE})
+  endif()
+endfunction()
+
+foreach(LockstepLibraries_name IN LISTS LockstepLibraries_FIND_COMPONENTS)
+  lockstep_find_library(${LockstepLibraries_name})
 endforeach()
 find_package_handle_standard_args(LockstepLibraries HANDLE_COMPONENTS)

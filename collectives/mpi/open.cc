@@ -23,7 +23,7 @@ fs::path plugin() {
   std::error_code error;
   const fs::path program = fs::read_symlink("/proc/self/exe", error);
   const fs::path beside = (program.parent_path() / "../lib" / kFileName).lexically_normal();
-  return fs::exists(beside, error) ? beside : kFileName;
+  return !error && fs::exists(beside, error) ? beside : kFileName;
 }
 
 }  // namespace

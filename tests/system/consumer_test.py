@@ -70,7 +70,7 @@ class Consumer(programs.SystemTest):
     def test_hook_and_function_of_its_own(self):
         for ranks in (1, 2):
             output = self.succeed(launch(ranks, self.build / "extend")).stdout
-            for rank in range(ranks):  # 101 gradients of 2 bytes, in lines of 64
+            for rank in range(ranks):  # 101 gradients in 128 places of 2 bytes
                 self.assertIn(f"rank {rank} of {ranks} sent 256 bytes\n", output)
             self.assertIn("caught: clipped_log: i64, expected floating values\n", output)
         self.assertIn("--learning-rate X", self.succeed([self.build / "extend", "--help"]).stdout)
