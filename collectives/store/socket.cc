@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -71,6 +72,22 @@ Socket::~Socket() {
 
 absl::Status system_error(const std::string& doing) {
   return absl::UnavailableError(absl::StrCat(doing, ": ", std::strerror(errno)));
+}
+
+absl::Status allow_descriptors(int count) {
+  constexpr rlim_t kOthers = 256;  // files, pipes, sockets of the rest of the process
+  const rlim_t needed = static_cast<rlim_t>(count) + kOthers;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return system_error("reading RLIMIT_NOFILE");
+  if (limit.rlim_cur >= needed) return absl::OkStatus();
+  if (limit.rlim_max < needed) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "store: ", count, " connections need ", needed, " file descriptors, but this process may ",
+        "open ", limit.rlim_max, ": raise its hard limit (ulimit -Hn, or LimitNOFILE of systemd)"));
+  }
+  limit.rlim_cur = needed;
+  return ::setrlimit(RLIMIT_NOFILE, &limit) == 0 ? absl::OkStatus()
+                                                 : system_error("raising RLIMIT_NOFILE");
 }
 
 absl::StatusOr<Socket> listen_on(int port) {

@@ -36,6 +36,9 @@ absl::StatusOr<Socket> connect_to(const std::string& host, int port,
                                   std::chrono::steady_clock::time_point deadline);
 void prepare(const Socket& socket);
 
+// Lets this process open so many descriptors beside those that it has, where its hard limit does.
+absl::Status allow_descriptors(int count);
+
 // errno as a status that says what was being done.
 absl::Status system_error(const std::string& doing);
 

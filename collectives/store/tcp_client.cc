@@ -17,6 +17,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint32_t kLargestAnswer = 1u << 30;
+constexpr Store::Milliseconds kLongestPoll(500);
 
 class TcpClient final : public Store {
  public:
@@ -28,10 +29,10 @@ class TcpClient final : public Store {
     const std::scoped_lock lock(mutex_);
     if (closed_) return closed();
     if (broken_) return absl::UnavailableError("the store at " + host_ + " is gone");
-    const Clock::time_point deadline = Clock::now() + timeout + answer_within_;
+    Milliseconds left = timeout + answer_within_;
     std::string answer;
-    absl::Status status = send(request, deadline);
-    if (status.ok()) status = receive(&answer, deadline);
+    absl::Status status = send(request, left);
+    if (status.ok()) status = receive(&answer, left);
     if (closed_) return closed();
     if (!status.ok()) {
       broken_ = true;  // an answer that comes late would be taken for the next one's
@@ -121,23 +122,23 @@ class TcpClient final : public Store {
     return absl::InternalError("the store at " + host_ + " sent a malformed answer");
   }
 
-  absl::Status await(short events, Clock::time_point deadline) {
-    for (;;) {
-      const auto left = std::chrono::ceil<Milliseconds>(deadline - Clock::now());
-      if (left.count() <= 0) {
-        return absl::UnavailableError("the store at " + host_ + " does not answer");
-      }
+  // Takes from `left` what it waits. A time in which this process stood still hardly counts: the
+  // answer may have come meanwhile.
+  absl::Status await(short events, Milliseconds& left) {
+    while (left.count() > 0) {
+      const Milliseconds part = std::min(left, kLongestPoll);
       pollfd wanted{socket_.get(), events, 0};
-      const int ready =
-          ::poll(&wanted, 1, static_cast<int>(std::min<int64_t>(left.count(), 60000)));
+      const int ready = ::poll(&wanted, 1, static_cast<int>(part.count()));
       if (ready > 0) return absl::OkStatus();
+      if (ready == 0) left -= part;
       if (ready < 0 && errno != EINTR) return system_error("waiting for the store at " + host_);
     }
+    return absl::UnavailableError("the store at " + host_ + " does not answer");
   }
 
   // `transfer` sends or receives once and returns what that call did.
   template <class Transfer>
-  absl::Status transfer_all(size_t count, short events, Clock::time_point deadline,
+  absl::Status transfer_all(size_t count, short events, Milliseconds& left,
                             const Transfer& transfer) {
     size_t done = 0;
     while (done < count) {
@@ -145,7 +146,7 @@ class TcpClient final : public Store {
       if (moved > 0) {
         done += static_cast<size_t>(moved);
       } else if (moved < 0 && errno == EAGAIN) {
-        if (absl::Status status = await(events, deadline); !status.ok()) return status;
+        if (absl::Status status = await(events, left); !status.ok()) return status;
       } else if (moved == 0 || errno != EINTR) {
         return absl::UnavailableError("the store at " + host_ + " has closed the connection");
       }
@@ -153,13 +154,13 @@ class TcpClient final : public Store {
     return absl::OkStatus();
   }
 
-  absl::Status send(const std::string& bytes, Clock::time_point deadline) {
-    return transfer_all(bytes.size(), POLLOUT, deadline, [&](size_t from) {
+  absl::Status send(const std::string& bytes, Milliseconds& left) {
+    return transfer_all(bytes.size(), POLLOUT, left, [&](size_t from) {
       return ::send(socket_.get(), bytes.data() + from, bytes.size() - from, MSG_NOSIGNAL);
     });
   }
 
-  absl::Status receive(std::string* body, Clock::time_point deadline) {
+  absl::Status receive(std::string* body, Milliseconds& left) {
     std::string header(kWireHeaderBytes, '\0');
     for (std::string* part : {&header, body}) {
       if (part == body) {
@@ -167,7 +168,7 @@ class TcpClient final : public Store {
         if (length > kLargestAnswer) return malformed();
         body->resize(length);
       }
-      absl::Status status = transfer_all(part->size(), POLLIN, deadline, [&](size_t from) {
+      absl::Status status = transfer_all(part->size(), POLLIN, left, [&](size_t from) {
         return ::recv(socket_.get(), part->data() + from, part->size() - from, 0);
       });
       if (!status.ok()) return status;

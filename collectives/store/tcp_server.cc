@@ -22,6 +22,9 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kReadBytes = 64 * 1024;
 constexpr size_t kHelloBytes = 1024;  // before a client is known it may not send more
+constexpr std::chrono::milliseconds kNoRoomPause(100);  // until descriptors may be free again
+constexpr std::chrono::milliseconds kLongestPoll(250);
+constexpr std::chrono::milliseconds kStandstill(1000);  // of this process, when a poll took so long
 
 // In a time that does not tell how much of it is right.
 bool same_token(std::string_view a, std::string_view b) {
@@ -83,9 +86,13 @@ class TcpStoreServer::Loop {
  private:
   void run() {
     std::vector<pollfd> wanted;
+    Clock::time_point before = Clock::now();
     while (!stopping_) {
       const int timeout = prepare_poll(&wanted);
       if (::poll(wanted.data(), wanted.size(), timeout) < 0 && errno != EINTR) return;
+      const Clock::time_point now = Clock::now();
+      if (now - before > kStandstill) wills_from_ = now + kStandstill;
+      before = now;
       auto at = wanted.begin() + 2;
       for (Connection& client : clients_) serve(client, (at++)->revents);
       if (wanted[0].revents != 0) accept_all();
@@ -96,10 +103,13 @@ class TcpStoreServer::Loop {
 
   int prepare_poll(std::vector<pollfd>* wanted) const {
     wanted->clear();
-    const bool room = static_cast<int>(clients_.size()) < options_.connections;
+    const Clock::time_point now = Clock::now();
+    const bool room =
+        static_cast<int>(clients_.size()) < options_.connections && now >= accept_from_;
     wanted->push_back({listener_.get(), static_cast<short>(room ? POLLIN : 0), 0});
     wanted->push_back({wake_read_.get(), POLLIN, 0});
-    Clock::time_point next = Clock::now() + std::chrono::seconds(60);
+    Clock::time_point next = now + kLongestPoll;
+    if (now < accept_from_) next = accept_from_;
     for (const Connection& client : clients_) {
       short events = POLLRDHUP;
       if (!client.waiting && client.out.empty()) events |= POLLIN;
@@ -115,6 +125,9 @@ class TcpStoreServer::Loop {
   void accept_all() {
     while (static_cast<int>(clients_.size()) < options_.connections) {
       Socket socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      // Others in this process may have taken the descriptors.
+      if (!socket && (errno == EMFILE || errno == ENFILE))
+        accept_from_ = Clock::now() + kNoRoomPause;
       if (!socket) return;
       prepare(socket);
       clients_.emplace_back().socket = std::move(socket);
@@ -290,7 +303,8 @@ class TcpStoreServer::Loop {
     }
   }
 
-  // Those who go leave their wills, which may wake others, but never add to the list.
+  // Those who go leave their wills, which may wake others, but never add to the list. Not when this
+  // host stood still: they have given it up then, and that is no death of theirs.
   void remove_closed() {
     for (auto at = clients_.begin(); at != clients_.end();) {
       if (!at->closing) {
@@ -299,7 +313,7 @@ class TcpStoreServer::Loop {
       }
       const auto will = std::move(at->will);
       at = clients_.erase(at);
-      if (will) set_once(will->first, will->second);
+      if (will && Clock::now() >= wills_from_) set_once(will->first, will->second);
     }
   }
 
@@ -310,6 +324,8 @@ class TcpStoreServer::Loop {
   Socket wake_write_;
   int port_;
   std::list<Connection> clients_;
+  Clock::time_point accept_from_{};
+  Clock::time_point wills_from_{};
   std::atomic<bool> stopping_{false};
   std::thread thread_;  // last: it uses all of the above
 };
@@ -319,6 +335,7 @@ TcpStoreServer::~TcpStoreServer() = default;
 int TcpStoreServer::port() const { return loop_->port(); }
 
 absl::StatusOr<std::unique_ptr<TcpStoreServer>> TcpStoreServer::start(Options options) {
+  if (absl::Status status = allow_descriptors(options.connections); !status.ok()) return status;
   auto listener = listen_on(options.port);
   if (!listener.ok()) return listener.status();
   int wake[2];

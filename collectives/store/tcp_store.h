@@ -16,7 +16,8 @@ class TcpStoreServer {
     int port = 0;  // 0: any free one
     std::string token;
     StoreLimits limits = {};
-    int connections = 16384;
+    // As many at a time; the process is allowed to open these where its hard limit lets it.
+    int connections = 1024;
     std::chrono::milliseconds hello_within{10000};  // a new connection that says nothing is closed
   };
   static absl::StatusOr<std::unique_ptr<TcpStoreServer>> start(Options options);
