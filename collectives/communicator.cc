@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <utility>
 
+#include "lockstep/collectives/activity.h"
 #include "lockstep/collectives/flight_recorder.h"
 #include "lockstep/collectives/work_state.h"
 
@@ -82,13 +83,17 @@ std::shared_ptr<WorkState> make_work(Collective collective, const Array& input,
 }  // namespace
 
 Communicator::Communicator(int rank, int size)
-    : rank_(rank), size_(size), recorder_(std::make_shared<FlightRecorder>()) {}
+    : rank_(rank),
+      size_(size),
+      recorder_(std::make_shared<FlightRecorder>()),
+      activity_(std::make_shared<Activity>()) {}
 
 Communicator::~Communicator() = default;
 
 void Communicator::descend_from(const Communicator& parent, int color) {
   name_ = concat({parent.name_, "/", color});
   recorder_ = parent.recorder_;
+  activity_ = parent.activity_;
   late_ = parent.late_;
   timeout_ = parent.timeout_;
 }
@@ -105,6 +110,9 @@ Work Communicator::launch(std::shared_ptr<WorkState> work, CollectiveOptions opt
   work->size = size_;
   work->timeout = timeout_;
   work->communicator = name_;
+  Activity::Moment moment = activity_->now();
+  work->step = moment.step;
+  work->phase = std::move(moment.phase);
   work->late = late_;
   check_arguments(*work, device());
   ++sequence_;

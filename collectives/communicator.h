@@ -20,6 +20,7 @@ struct CollectiveOptions {
   int bucket = -1;             // of the reducer; -1: none
 };
 
+class Activity;        // collectives/activity.h
 class FlightRecorder;  // collectives/flight_recorder.h
 using LateHandler = std::function<std::optional<std::string>(const WorkState& work)>;
 
@@ -67,6 +68,8 @@ class Communicator {
 
   // What happened last, on this communicator and its splits.
   const std::shared_ptr<FlightRecorder>& recorder() const { return recorder_; }
+  // What this rank is doing, as far as it says so.
+  Activity& activity() const { return *activity_; }
   // "world", or the name of the communicator it was split from and its color: "world/1".
   const std::string& name() const { return name_; }
   // Decides on late collectives, here and on later splits. Called by threads that wait.
@@ -86,6 +89,7 @@ class Communicator {
   uint64_t sequence_ = 0;
   std::string name_ = "world";
   std::shared_ptr<FlightRecorder> recorder_;
+  std::shared_ptr<Activity> activity_;
   std::shared_ptr<const LateHandler> late_;
   std::chrono::milliseconds timeout_{std::chrono::minutes(10)};
 };

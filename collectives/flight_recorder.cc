@@ -1,6 +1,7 @@
 #include "lockstep/collectives/flight_recorder.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "lockstep/collectives/work_state.h"
@@ -21,6 +22,8 @@ Entry entry_of(const WorkState& work) {
           .signature = work.signature(),
           .what = work.what,
           .bucket = work.bucket,
+          .step = work.step,
+          .phase = work.phase,
           .queued = progress.queued,
           .begun = progress.begun,
           .ended = progress.ended,
@@ -73,6 +76,8 @@ std::string FlightRecorder::to_json(int rank) const {
                                 {"collective", entry.signature},
                                 {"what", entry.what},
                                 {"bucket", entry.bucket},
+                                {"step", entry.step},
+                                {"phase", entry.phase},
                                 {"state", state_of(entry)},
                                 {"queued_seconds_ago", ago(entry.queued)}};
     if (entry.begun) item["begun_seconds_ago"] = ago(*entry.begun);
@@ -86,11 +91,15 @@ std::string FlightRecorder::to_json(int rank) const {
 
 std::string FlightRecorder::to_chrome_trace(int rank, Clock::time_point origin) const {
   const Clock::time_point now = Clock::now();
-  nlohmann::ordered_json events = nlohmann::ordered_json::array();
+  using Json = nlohmann::ordered_json;
+  Json events = Json::array();
+  std::map<std::string, int> threads;
   for (const Entry& entry : entries()) {
     if (entry.queued < origin) continue;
     const Clock::time_point begun = entry.begun.value_or(entry.queued);
     const Clock::time_point ended = entry.ended.value_or(now);
+    const int thread =
+        threads.try_emplace(entry.communicator, static_cast<int>(threads.size())).first->second;
     std::string name = entry.what.empty() ? entry.signature : entry.what;
     if (entry.bucket >= 0) name += " " + std::to_string(entry.bucket);
     events.push_back({{"name", name},
@@ -99,14 +108,22 @@ std::string FlightRecorder::to_chrome_trace(int rank, Clock::time_point origin) 
                       {"ts", microseconds(begun - origin)},
                       {"dur", microseconds(ended - begun)},
                       {"pid", rank},
-                      {"tid", entry.communicator},
+                      {"tid", thread},
                       {"args",
                        {{"sequence", entry.sequence},
                         {"collective", entry.signature},
+                        {"step", entry.step},
+                        {"phase", entry.phase},
                         {"state", state_of(entry)},
                         {"queued_before_us", microseconds(begun - entry.queued)}}}});
   }
-  return nlohmann::ordered_json{{"traceEvents", std::move(events)}}.dump(-1, ' ', false, kReplace);
+  const auto name = [&](const char* what, int thread, const std::string& text) {
+    events.push_back(
+        {{"name", what}, {"ph", "M"}, {"pid", rank}, {"tid", thread}, {"args", {{"name", text}}}});
+  };
+  name("process_name", 0, "rank " + std::to_string(rank));
+  for (const auto& [communicator, thread] : threads) name("thread_name", thread, communicator);
+  return Json{{"traceEvents", std::move(events)}}.dump(-1, ' ', false, kReplace);
 }
 
 }  // namespace lockstep

@@ -28,6 +28,8 @@ class FlightRecorder {
     std::string signature;  // "all_reduce(mean) of 1000 f32"
     std::string what;
     int bucket = -1;
+    int64_t step = 0;
+    std::string phase;
     Clock::time_point queued;
     std::optional<Clock::time_point> begun;
     std::optional<Clock::time_point> ended;
@@ -43,7 +45,7 @@ class FlightRecorder {
   // times in seconds before now.
   std::string to_json(int rank) const;
   // The Trace Event Format that chrome://tracing and Perfetto read; microseconds from `origin`, one
-  // process a rank. What was queued before `origin` is left out.
+  // process a rank, one thread a communicator. What was queued before `origin` is left out.
   std::string to_chrome_trace(int rank, Clock::time_point origin = {}) const;
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "lockstep/collectives/activity.h"
 #include "lockstep/collectives/work_state.h"
 
 namespace lockstep {
@@ -35,11 +36,26 @@ std::string_view name_of(ReduceOp reduction) {
   __builtin_unreachable();
 }
 
-std::string WorkState::describe() const {
-  std::string text = concat({name_of(collective), " #", sequence});
+std::string WorkState::describe_number() const {
+  std::string text = concat({"#", sequence});
   if (!what.empty()) text += concat({" \"", what, "\""});
   if (bucket >= 0) text += concat({", bucket ", bucket});
-  return text + concat({", on rank ", rank, " of ", size});
+  return text;
+}
+
+std::string WorkState::describe_moment() const {
+  const Activity::Moment nothing;
+  if (phase.empty() || (step == nothing.step && phase == nothing.phase)) return "";
+  return ", " + Activity::Moment{.step = step, .phase = phase}.describe();
+}
+
+std::string WorkState::describe() const {
+  return concat({name_of(collective), " ", describe_number(), ", on rank ", rank, " of ", size,
+                 describe_moment()});
+}
+
+std::string WorkState::describe_call() const {
+  return concat({signature(), " as ", describe_number(), describe_moment()});
 }
 
 std::string WorkState::signature() const {
@@ -55,7 +71,7 @@ std::string WorkState::signature() const {
 
 bool WorkState::matches(const WorkState& other) const {
   return collective == other.collective && reduction == other.reduction && root == other.root &&
-         dtype == other.dtype && elements == other.elements;
+         dtype == other.dtype && elements == other.elements && bucket == other.bucket;
 }
 
 void WorkState::begin() {

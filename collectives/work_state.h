@@ -61,16 +61,20 @@ struct WorkState {
   std::string communicator;  // its name: "world", "world/1"
   std::string what;
   int bucket = -1;
+  int64_t step = 0;  // of the activity when it was started, as is the phase
+  std::string phase;
   int rank = 0;
   int size = 1;
   std::chrono::milliseconds timeout{0};
   std::shared_ptr<Transport> transport;
   std::shared_ptr<const LateHandler> late;  // null: nobody is asked
 
-  // `all_reduce #12 "gradients", bucket 3, on rank 1 of 4`
+  // `all_reduce #12 "gradients", bucket 3, on rank 1 of 4, step 7, phase backward`
   std::string describe() const;
-  // What the ranks must agree on: `all_reduce(sum) of 1000 f32`
+  // What the ranks must agree on, beside sequence and bucket: `all_reduce(sum) of 1000 f32`
   std::string signature() const;
+  // `all_reduce(sum) of 1000 f32 as #12 "gradients", bucket 3, step 7, phase backward`
+  std::string describe_call() const;
   bool matches(const WorkState& other) const;
 
   // For transports. `begin` starts the clock of `duration`; the first of `finish` and `fail`
@@ -94,6 +98,8 @@ struct WorkState {
   using Clock = Transport::Clock;
 
   bool conclude(std::optional<std::string> error);
+  std::string describe_number() const;
+  std::string describe_moment() const;
 
   mutable std::mutex mutex_;
   std::condition_variable concluded_;

@@ -35,7 +35,7 @@ void for_pieces(int64_t count, int64_t largest, F&& piece) {
 // What a rank is about to do, as the others see it when they differ.
 struct Call {
   int64_t fingerprint = 0;
-  char text[248] = {};
+  char text[504] = {};
 };
 
 // A hash (FNV-1a) of what ranks must agree on. Not negative.
@@ -44,12 +44,34 @@ int64_t fingerprint(const WorkState& work, int64_t place) {
   for (const uint64_t part :
        {static_cast<uint64_t>(work.collective), static_cast<uint64_t>(work.reduction),
         static_cast<uint64_t>(work.dtype), static_cast<uint64_t>(work.root + 1),
-        static_cast<uint64_t>(work.elements), work.sequence, static_cast<uint64_t>(place)}) {
+        static_cast<uint64_t>(work.elements), static_cast<uint64_t>(work.bucket + 1), work.sequence,
+        static_cast<uint64_t>(place)}) {
     for (int shift = 0; shift < 64; shift += 8) {
       hash = (hash ^ ((part >> shift) & 0xff)) * 1099511628211u;
     }
   }
   return static_cast<int64_t>(hash >> 1);
+}
+
+// Names one of those who are most, and the first of the others.
+std::string describe_difference(const std::vector<Call>& calls) {
+  const auto votes = [&](const Call& candidate) {
+    return std::count_if(calls.begin(), calls.end(), [&](const Call& call) {
+      return call.fingerprint == candidate.fingerprint;
+    });
+  };
+  const auto usual =
+      std::max_element(calls.begin(), calls.end(),
+                       [&](const Call& a, const Call& b) { return votes(a) < votes(b); });
+  const auto odd = std::find_if(calls.begin(), calls.end(), [&](const Call& call) {
+    return call.fingerprint != usual->fingerprint;
+  });
+  const auto rank = [&](auto call) { return static_cast<int64_t>(call - calls.begin()); };
+  const std::string text = concat({"ranks called different collectives: rank ", rank(usual), " ",
+                                   usual->text, "; rank ", rank(odd), " ", odd->text});
+  if (votes(*usual) < 2) return text;
+  return text +
+         concat({"; ", votes(*usual), " of ", calls.size(), " ranks do as rank ", rank(usual)});
 }
 
 }  // namespace
@@ -96,16 +118,11 @@ void Pieces::agree(int group, const WorkState& work, int64_t place) {
   check(library_.all_reduce(group, extremes, 2, DType::i64, Operation::max));
   if (extremes[0] == -extremes[1]) return;
 
-  const std::string text = concat({work.signature(), " as #", work.sequence, " \"", work.what, "\"",
-                                   place >= 0 ? " in shared memory" : ""});
+  const std::string text = concat({work.describe_call(), place >= 0 ? ", in shared memory" : ""});
   text.copy(mine.text, sizeof(mine.text) - 1);
   std::vector<Call> all(static_cast<size_t>(work.size));
   check(library_.all_gather(group, &mine, all.data(), sizeof(Call), sizeof(Call)));
-  const auto other = std::find_if(all.begin(), all.end(), [&](const Call& call) {
-    return call.fingerprint != all.front().fingerprint;
-  });
-  fail({"ranks called different collectives: rank 0 ", all.front().text, "; rank ",
-        static_cast<long>(other - all.begin()), " ", other->text});
+  fail({describe_difference(all)});
 }
 
 void Pieces::all_reduce(int group, Values values, ReduceOp reduction, int size,

@@ -1,5 +1,6 @@
 #include "lockstep/collectives/watch/beat.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -16,8 +17,13 @@ std::string seconds(double value) {
 
 }  // namespace
 
+double seconds_since_1970() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 std::string Beat::to_text() const {
   return nlohmann::json{{"count", count},
+                        {"time", time},
                         {"step", step},
                         {"phase", phase},
                         {"phase_seconds", phase_seconds},
@@ -34,6 +40,7 @@ std::optional<Beat> Beat::parse(std::string_view text) {
     const auto json = nlohmann::json::parse(text);
     Beat beat;
     json.at("count").get_to(beat.count);
+    json.at("time").get_to(beat.time);
     json.at("step").get_to(beat.step);
     json.at("phase").get_to(beat.phase);
     json.at("phase_seconds").get_to(beat.phase_seconds);
@@ -49,10 +56,12 @@ std::optional<Beat> Beat::parse(std::string_view text) {
 }
 
 std::string Beat::describe() const {
-  std::string text = concat({"in step ", step, ", phase ", phase, " for ", seconds(phase_seconds)});
+  const double age = std::max(0.0, seconds_since_1970() - time);
+  std::string text =
+      concat({"in step ", step, ", phase ", phase, " for ", seconds(phase_seconds + age)});
   if (collective.empty()) return text + "; it has begun no collective";
   return text + concat({"; its last collective, #", sequence, " ", collective, ", is ", state,
-                        " since ", seconds(collective_seconds)});
+                        " since ", seconds(collective_seconds + age)});
 }
 
 }  // namespace lockstep

@@ -8,9 +8,13 @@
 
 namespace lockstep {
 
+// By this machine's clock.
+double seconds_since_1970();
+
 // What a rank says of itself, every half second or so.
 struct Beat {
   int64_t count = 0;  // grows with every beat
+  double time = seconds_since_1970();
   int64_t step = 0;
   std::string phase;           // "backward", "data", "validation", …
   double phase_seconds = 0;    // since it began
@@ -25,7 +29,7 @@ struct Beat {
   static std::optional<Beat> parse(std::string_view text);
 
   // `in step 17, phase backward for 2.1 s; its last collective, #41 all_reduce …, is done since
-  // 1.9 s`
+  // 1.9 s`, as seen now: so far as the clocks of the ranks' machines agree.
   std::string describe() const;
 };
 

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <vector>
 
+#include "lockstep/collectives/activity.h"
 #include "lockstep/collectives/flight_recorder.h"
 #include "lockstep/collectives/work_state.h"
 #include "lockstep/runtime/error.h"
@@ -53,10 +54,6 @@ Watch::Watch(Communicator& communicator, const std::function<std::unique_ptr<Sto
 Watch::~Watch() {
   communicator_.set_late_handler({});
   {
-    const std::lock_guard lock(handle_->mutex);
-    handle_->watch = nullptr;
-  }
-  {
     const std::lock_guard lock(mutex_);
     ending_ = true;
     changed_.notify_all();
@@ -64,30 +61,12 @@ Watch::~Watch() {
   beats_->leave().IgnoreError();
   beats_->close();
   verdicts_->close();
+  {
+    const std::lock_guard lock(handle_->mutex);
+    handle_->watch = nullptr;
+  }
   beater_.join();
   listener_.join();
-}
-
-void Watch::set_step(int64_t step) {
-  const std::lock_guard lock(mutex_);
-  step_ = step;
-}
-
-Watch::Phase::Phase(Watch* watch, std::string_view name, Milliseconds allowance)
-    : watch_(watch), name_(name), began_(Clock::now()), allowance_(allowance) {
-  if (watch_ == nullptr) return;
-  const std::lock_guard lock(watch_->mutex_);
-  outer_ = std::exchange(watch_->phase_, this);
-}
-
-Watch::Phase::~Phase() {
-  if (watch_ == nullptr) return;
-  const std::lock_guard lock(watch_->mutex_);
-  watch_->phase_ = outer_;
-  if (allowance_ > allowance_.zero()) {
-    watch_->not_late_before_ = Clock::now() + watch_->communicator_.timeout();
-  }
-  if (outer_ == nullptr) watch_->idle_since_ = Clock::now();
 }
 
 std::optional<std::string> Watch::verdict() const {
@@ -96,18 +75,14 @@ std::optional<std::string> Watch::verdict() const {
 }
 
 Beat Watch::current_beat() {
-  Beat beat;
+  const Activity& activity = communicator_.activity();
+  const Activity::Moment now = activity.now();
+  Beat beat{.step = now.step, .phase = now.phase, .phase_seconds = seconds_since(now.since)};
+  beat.allowed_seconds =
+      std::chrono::duration<double>(activity.allowance(communicator_.timeout())).count();
   {
     const std::lock_guard lock(mutex_);
     beat.count = ++beat_count_;
-    beat.step = step_;
-    beat.phase = phase_ != nullptr ? phase_->name_ : "idle";
-    beat.phase_seconds = seconds_since(phase_ != nullptr ? phase_->began_ : idle_since_);
-    beat.allowed_seconds = std::max(0.0, -seconds_since(not_late_before_));
-    for (const Phase* phase = phase_; phase != nullptr; phase = phase->outer_) {
-      const double allowed = std::chrono::duration<double>(phase->allowance_).count();
-      beat.allowed_seconds = std::max(beat.allowed_seconds, allowed - seconds_since(phase->began_));
-    }
   }
   if (const auto last = communicator_.recorder()->last(communicator_.name())) {
     beat.sequence = last->sequence;
@@ -124,17 +99,36 @@ Beat Watch::current_beat() {
   return beat;
 }
 
-// True when the watch ends meanwhile.
-bool Watch::pause(Milliseconds duration) {
+// True when the watch ends meanwhile, or the verdict falls where that is waited for.
+bool Watch::pause(Milliseconds duration, bool for_verdict) {
   std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, duration, [&] { return ending_; });
+  return changed_.wait_for(lock, duration, [&] { return ending_ || (for_verdict && verdict_); });
 }
 
 void Watch::beat_loop() {
+  const Activity& activity = communicator_.activity();
+  uint64_t told = activity.changes();
+  Clock::time_point due = Clock::now();
   do {
-    const absl::Status status = beats_->set(key_of(communicator_.rank()), current_beat().to_text());
+    absl::Status status;
+    if (Clock::now() >= due || activity.changes() != told) {
+      told = activity.changes();
+      due = Clock::now() + options_.beat_every;
+      status = beats_->set(key_of(communicator_.rank()), current_beat().to_text());
+    }
+    if (status.ok() && options_.store_host) status = hear_host();
     if (!status.ok()) return lose_store(status);
-  } while (!pause(options_.beat_every));
+  } while (!pause(std::min(options_.tell_changes_every, options_.beat_every)));
+}
+
+// Who hosts the store cannot be asked for once it is gone: what it did last must be known before.
+absl::Status Watch::hear_host() {
+  const auto text = beats_->get(key_of(*options_.store_host), Milliseconds(0));
+  if (absl::IsDeadlineExceeded(text.status())) return absl::OkStatus();  // has not begun yet
+  if (!text.ok()) return text.status();
+  const std::lock_guard lock(mutex_);
+  if (const auto beat = Beat::parse(*text)) host_beat_[*options_.store_host] = *beat;
+  return absl::OkStatus();
 }
 
 void Watch::listen_loop() {
@@ -156,8 +150,13 @@ void Watch::lose_store(const absl::Status& status) {
 }
 
 std::string Watch::without_store(const absl::Status& status) const {
-  return concat({options_.store_host, ", which hosts the job's store, is gone or stopped (",
-                 std::string(status.message()), ")"});
+  const std::string reason(status.message());
+  if (!options_.store_host) {
+    return concat({"the launcher, which hosts the job's store, is gone or stopped (", reason, ")"});
+  }
+  const std::lock_guard lock(mutex_);
+  return concat({describe(*options_.store_host, host_beat_),
+                 ". It hosts the job's store and is gone or stopped (", reason, ")"});
 }
 
 // The first call counts. Everybody who waits in a collective gets the report at once.
@@ -166,24 +165,26 @@ void Watch::conclude(const std::string& report) {
     const std::lock_guard lock(mutex_);
     if (ending_ || verdict_) return;
     verdict_ = report;
+    changed_.notify_all();
   }
   communicator_.abort(report);
   if (!options_.end_process || pause(options_.end_after)) return;
   options_.end_process(report);
 }
 
-std::string Watch::settle(const std::string& report) {
+// The verdict of this rank, or that of another which came first. Nothing where a rank is gone: the
+// listener says so.
+std::optional<std::string> Watch::settle(const WorkState& work, const std::string& finding) {
+  const std::string report = concat({finding, ". Rank ", communicator_.rank(), " waited in ",
+                                     work.describe(), " for ", work.timeout.count(), " ms"});
   const auto there = beats_->set_once(kVerdict, report);
-  return there.ok() && number_after(kGone, *there) < 0 ? *there : report;
+  if (!there.ok()) return without_store(there.status());
+  if (number_after(kGone, *there) >= 0) return std::nullopt;
+  return *there;
 }
 
-void Watch::fail(std::string_view reason) {
-  Beat beat = current_beat();
-  beats_
-      ->set_once(kVerdict, concat({"rank ", communicator_.rank(), " has failed in step ", beat.step,
-                                   ", phase ", beat.phase, ": ", reason}))
-      .status()
-      .IgnoreError();
+void Watch::fail(const std::string& reason) {
+  beats_->set_once(kVerdict, reason).status().IgnoreError();
 }
 
 absl::StatusOr<Watch::Beats> Watch::read_beats() {
@@ -202,51 +203,83 @@ std::string Watch::describe(int rank, const Beats& beats) const {
   return concat({"rank ", rank, " is ", found->second.describe()});
 }
 
-// Two looks at the beats, far enough apart that every rank which lives has sent another one.
+std::string Watch::describe(const std::vector<int>& ranks, const Beats& beats) const {
+  std::string text;
+  for (int rank : ranks) text += (text.empty() ? "" : "; ") + describe(rank, beats);
+  return text;
+}
+
+std::vector<int> Watch::silent_ranks(const Beats& before, const Beats& now) const {
+  std::vector<int> silent;
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    const auto then = before.find(rank), last = now.find(rank);
+    const bool heard =
+        last != now.end() && (then == before.end() || then->second.count != last->second.count);
+    if (!heard && rank != communicator_.rank()) silent.push_back(rank);
+  }
+  return silent;
+}
+
+// Looks at the beats are so far apart that every rank which lives has sent another one. Who seems
+// to be silent gets as long again: its machine may have stood still for a moment.
 std::optional<std::string> Watch::judge(const WorkState& work) {
-  if (const auto known = verdict()) return known;
   const auto before = read_beats();
-  if (!before.ok()) return verdict().value_or(without_store(before.status()));
-  if (pause(3 * options_.beat_every)) return std::string();
-  const auto after = read_beats();
-  if (const auto known = verdict()) return known;
-  if (!after.ok()) return without_store(after.status());
+  auto now = before;
+  std::vector<int> silent;
+  for (int look = 0; now.ok() && look < 2 && (look == 0 || !silent.empty()); ++look) {
+    if (pause(kBeatsToJudge / 2 * options_.beat_every, /*for_verdict=*/true)) break;
+    now = read_beats();
+    if (now.ok()) silent = silent_ranks(*before, *now);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (ending_) return "";
+    if (verdict_) return verdict_;
+  }
+  if (!now.ok()) return without_store(now.status());
   // Who was late has come meanwhile.
   if (work.done() || Clock::now() < work.transport->last_progress() + work.timeout) {
     return std::nullopt;
   }
-
-  std::vector<int> silent, behind;
-  bool allowed = false;
-  uint64_t least = work.sequence;
-  for (int rank = 0; rank < communicator_.size(); ++rank) {
-    const auto now = after->find(rank), then = before->find(rank);
-    if (rank == communicator_.rank()) continue;
-    if (now == after->end() || (then != before->end() && then->second.count == now->second.count)) {
-      silent.push_back(rank);
-      continue;
-    }
-    const bool same = work.communicator == communicator_.name();
-    if (same && now->second.sequence >= work.sequence) continue;
-    allowed |= now->second.allowed_seconds > 0;
-    if (!same || now->second.sequence > least) continue;
-    if (now->second.sequence < least) behind.clear();
-    least = now->second.sequence;
-    behind.push_back(rank);
-  }
-  if (silent.empty() && allowed) return std::nullopt;
-  const std::vector<int>& culprits = silent.empty() ? behind : silent;
-  std::string report;
-  for (int rank : culprits) report += (report.empty() ? "" : "; ") + describe(rank, *after);
   if (!silent.empty()) {
-    report += ". It no longer answers: it is stopped, or its machine is";
-  } else if (culprits.empty()) {
-    report = "every rank answers and none is behind: the network between them is";
-  } else {
-    report += ". It answers, but is late";
+    return settle(
+        work, describe(silent, *now) + ". It no longer answers: it is stopped, or its machine is");
   }
-  return settle(concat({report, ". Rank ", communicator_.rank(), " waited in ", work.describe(),
-                        " for ", work.timeout.count(), " ms"}));
+  if (is_allowed(work, *now)) return std::nullopt;
+  if (work.communicator != communicator_.name()) {
+    return settle(
+        work, "every rank answers; which one is late in " + work.communicator + " is not known");
+  }
+  const std::vector<int> behind = most_behind(work, *now);
+  if (behind.empty()) {
+    return settle(work, "every rank answers and none is behind: the network between them is");
+  }
+  return settle(work, describe(behind, *now) + ". It answers, but is late");
+}
+
+bool Watch::is_behind(const WorkState& work, int rank, const Beat& beat) const {
+  if (rank == communicator_.rank()) return false;
+  return work.communicator != communicator_.name() || beat.sequence < work.sequence;
+}
+
+// Whether one whom this may be waiting for has announced that it takes long.
+bool Watch::is_allowed(const WorkState& work, const Beats& beats) const {
+  return std::any_of(beats.begin(), beats.end(), [&](const auto& of) {
+    return of.second.allowed_seconds > 0 && is_behind(work, of.first, of.second);
+  });
+}
+
+// Those who have come least far.
+std::vector<int> Watch::most_behind(const WorkState& work, const Beats& beats) const {
+  std::vector<int> ranks;
+  uint64_t least = work.sequence;
+  for (const auto& [rank, beat] : beats) {
+    if (!is_behind(work, rank, beat) || beat.sequence > least) continue;
+    if (beat.sequence < least) ranks.clear();
+    least = beat.sequence;
+    ranks.push_back(rank);
+  }
+  return ranks;
 }
 
 }  // namespace lockstep

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "lockstep/collectives/communicator.h"
 #include "lockstep/collectives/store/store.h"
@@ -18,18 +19,23 @@
 namespace lockstep {
 
 // Finds out who is at fault when a collective is late. Each rank says through the job's store what
-// it is doing, on a thread of its own, so that a rank which is busy, stopped, dead or elsewhere is
-// told apart. The first rank to know the culprit makes the verdict; all others learn of it at once:
-// their collectives fail with one report, and `end_process` ends those that do not come to one.
-// One a process (a thread that plays a rank), made and ended by all ranks; it must not outlive the
-// communicator.
+// its communicator's activity is, on a thread of its own, so that a rank which is busy, stopped,
+// dead or elsewhere is told apart. The first rank to know the culprit makes the verdict; all others
+// learn of it at once: their collectives fail with one report, and `end_process` ends those that do
+// not come to one. One a process (a thread that plays a rank), made and ended by all ranks; it must
+// not outlive the communicator.
 class Watch {
  public:
   using Milliseconds = std::chrono::milliseconds;
 
+  // A rank that sends no beat for the time of so many, once a collective is late, is condemned.
+  static constexpr int kBeatsToJudge = 6;
+
   struct Options {
     Milliseconds beat_every{500};
-    std::string store_host = "the launcher";  // for the report when it is gone
+    // A change of phase is told after so long at most: what a rank that dies was doing is known.
+    Milliseconds tell_changes_every{50};
+    std::optional<int> store_host;  // the rank; none: the launcher
     // From the verdict until `end_process` is called, unless the watch has ended by then.
     Milliseconds end_after{3000};
     // From a thread of the watch. Empty: nobody ends the process.
@@ -46,28 +52,8 @@ class Watch {
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
-  void set_step(int64_t step);
-
-  // What this rank does while one lives. It is not late for `allowance` from its beginning; when a
-  // phase that had one ends, the deadline of collectives begins anew.
-  class Phase {
-   public:
-    Phase(Watch* watch, std::string_view name, Milliseconds allowance = {});
-    ~Phase();
-    Phase(const Phase&) = delete;
-    Phase& operator=(const Phase&) = delete;
-
-   private:
-    friend class Watch;
-    Watch* watch_;  // null: nobody watches
-    std::string name_;
-    std::chrono::steady_clock::time_point began_;
-    Milliseconds allowance_;
-    Phase* outer_ = nullptr;
-  };
-
-  // This rank fails, for this reason: the others learn of it.
-  void fail(std::string_view reason);
+  // The job fails, for this reason, unless there is a verdict already: the others learn of it.
+  void fail(const std::string& reason);
   // Why the job has failed, once somebody knows.
   std::optional<std::string> verdict() const;
 
@@ -77,15 +63,21 @@ class Watch {
 
   Beat current_beat();
   void beat_loop();
+  absl::Status hear_host();
   void listen_loop();
   void conclude(const std::string& report);
   void lose_store(const absl::Status& status);
   std::string without_store(const absl::Status& status) const;
   std::optional<std::string> judge(const WorkState& work);
-  std::string settle(const std::string& report);
+  std::vector<int> silent_ranks(const Beats& before, const Beats& now) const;
+  bool is_behind(const WorkState& work, int rank, const Beat& beat) const;
+  bool is_allowed(const WorkState& work, const Beats& beats) const;
+  std::vector<int> most_behind(const WorkState& work, const Beats& beats) const;
+  std::optional<std::string> settle(const WorkState& work, const std::string& finding);
   absl::StatusOr<Beats> read_beats();
   std::string describe(int rank, const Beats& beats) const;
-  bool pause(Milliseconds duration);
+  std::string describe(const std::vector<int>& ranks, const Beats& beats) const;
+  bool pause(Milliseconds duration, bool for_verdict = false);
 
   // What the communicator's handler holds: it may outlive the watch in works and splits.
   struct Handle {
@@ -103,10 +95,7 @@ class Watch {
   std::condition_variable changed_;
   bool ending_ = false;
   int64_t beat_count_ = 0;
-  int64_t step_ = 0;
-  Phase* phase_ = nullptr;               // innermost
-  Clock::time_point not_late_before_{};  // a deadline after the last phase with an allowance
-  Clock::time_point idle_since_ = Clock::now();
+  Beats host_beat_;  // the last of the rank that hosts the store
   std::optional<std::string> verdict_;
 
   std::thread beater_;

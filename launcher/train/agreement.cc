@@ -26,8 +26,9 @@ void agree_on(Communicator& communicator, std::string_view what, const std::stri
     // Where all ranks say the same, it is not about one of them.
     bool same = true;
     for (const std::string& other : all) same = same && other == all[rank];
-    throw AgreedFailure(same ? message : concat({"rank ", rank, ": ", message}),
-                        std::stoi(all[rank].substr(0, space)));
+    const int code = std::stoi(all[rank].substr(0, space));
+    if (same) throw AgreedFailure(message, code);
+    throw AgreedFailure(concat({"rank ", rank, ": ", message}), code, static_cast<int>(rank));
   }
 }
 

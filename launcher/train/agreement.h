@@ -8,15 +8,18 @@
 
 namespace lockstep::train {
 
-// What every rank knows to have gone wrong. The ranks leave together; only rank 0 reports.
+// What every rank knows to have gone wrong. The ranks leave together.
 class AgreedFailure : public Error {
  public:
-  AgreedFailure(const std::string& message, int exit_code)
-      : Error(message), exit_code_(exit_code) {}
+  AgreedFailure(const std::string& message, int exit_code, int culprit = -1)
+      : Error(message), exit_code_(exit_code), culprit_(culprit) {}
   int exit_code() const { return exit_code_; }
+  // The rank where it went wrong; -1: on all alike.
+  int culprit() const { return culprit_; }
 
  private:
   int exit_code_;
+  int culprit_;
 };
 
 // Runs `act` on every rank and then asks how it went everywhere: where it threw on any rank, every

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -61,7 +62,9 @@ TcpStoreAddress agree_on_address(Communicator& communicator, const World& world,
   agree(communicator, "store", [&] {
     if (communicator.rank() != 0) return;
     const std::string token = random_token();
-    host = take(TcpStoreServer::start({.token = token}));
+    // Each rank has two, and some room for those that come back.
+    host =
+        take(TcpStoreServer::start({.token = token, .connections = 2 * communicator.size() + 64}));
     text = concat({own_address(world), " ", host->port(), " ", token});
   });
   std::istringstream words(broadcast_text(communicator, text, 0, "store address"));
@@ -76,25 +79,29 @@ JobWatch::JobWatch(Communicator& communicator, const World& world, Options optio
     : communicator_(communicator), options_(std::move(options)) {
   if (communicator.size() == 1) return;
   const TcpStoreAddress address = agree_on_address(communicator, world, host_);
-  // A host of the store that stands still is late when a rank in a collective would be: not earlier
-  // than the deadline, and never where there is none.
+  // A host of the store that stands still is condemned when a rank in a collective would be, and
+  // never where there is no deadline.
   const milliseconds timeout =
       options_.timeout.count() > 0 ? options_.timeout : milliseconds(60000);
   const milliseconds beat = std::clamp(timeout / 4, milliseconds(50), milliseconds(500));
   const TcpClientOptions client{.connect_within = std::max(timeout, milliseconds(10000)),
                                 .answer_within = options_.timeout.count() > 0
-                                                     ? std::max(timeout, milliseconds(500))
+                                                     ? timeout + Watch::kBeatsToJudge * beat
                                                      : std::chrono::hours(24 * 365)};
   std::string error;
   try {
     watch_ = std::make_unique<Watch>(
         communicator, [&] { return take(connect_tcp_store(address, client)); },
-        Watch::Options{.beat_every = beat,
-                       .store_host = variable("LOCKSTEP_STORE").empty() ? "rank 0" : "the launcher",
-                       .end_process = [this](const std::string& report) {
-                         write_flight();
-                         options_.end_process(report);
-                       }});
+        Watch::Options{
+            .beat_every = beat,
+            .tell_changes_every = milliseconds(std::max(50, communicator.size())),
+            .store_host = variable("LOCKSTEP_STORE").empty() ? std::optional(0) : std::nullopt,
+            // Before a launcher that has seen one rank end kills the others.
+            .end_after = milliseconds(200),
+            .end_process = [this](const std::string& report) {
+              write_flight();
+              options_.end_process(report);
+            }});
   } catch (const Error& failure) {
     error = concat({"rank ", communicator.rank(), ": ", failure.what()});
   }
@@ -104,18 +111,31 @@ JobWatch::JobWatch(Communicator& communicator, const World& world, Options optio
 JobWatch::~JobWatch() = default;
 
 void JobWatch::fail(const std::string& reason) {
-  if (watch_) watch_->fail(reason);
-  write_flight();
+  write_flight();  // first: the others end when they know, and then the launcher ends this rank
+  if (watch_ && !watch_->verdict()) watch_->fail(reason);
 }
 
-void JobWatch::write_flight() const {
-  if (options_.flight_directory.empty()) return;
-  const int rank = communicator_.rank();
-  const std::string name = concat({"flight-rank-", rank});
-  std::ofstream(options_.flight_directory / (name + ".json"))
-      << communicator_.recorder()->to_json(rank) << '\n';
-  std::ofstream(options_.flight_directory / (name + ".trace.json"))
-      << communicator_.recorder()->to_chrome_trace(rank) << '\n';
+void JobWatch::write_flight() {
+  std::call_once(flight_written_, [this] {
+    const int rank = communicator_.rank();
+    const std::string name = concat({"flight-rank-", rank});
+    write(name + ".json", communicator_.recorder()->to_json(rank));
+    write(name + ".trace.json", communicator_.recorder()->to_chrome_trace(rank));
+  });
+}
+
+// Whole or not at all: this process may be ended at any time.
+void JobWatch::write(const std::string& name, const std::string& text) const {
+  std::error_code error;
+  if (!std::filesystem::is_directory(options_.flight_directory, error)) return;
+  const std::filesystem::path path = options_.flight_directory / name;
+  const std::filesystem::path unfinished = options_.flight_directory / ("." + name);
+  std::ofstream file(unfinished);
+  file << text << '\n';
+  file.close();
+  if (file) std::filesystem::rename(unfinished, path, error);
+  if (file && !error) return;
+  std::fprintf(stderr, "lockstep: %s cannot be written\n", path.c_str());
 }
 
 }  // namespace lockstep::train

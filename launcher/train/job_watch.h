@@ -2,7 +2,7 @@
 
 #include <filesystem>
 #include <memory>
-#include <optional>
+#include <mutex>
 #include <string>
 
 #include "lockstep/collectives/watch/watch.h"
@@ -29,23 +29,22 @@ class JobWatch {
   JobWatch(Communicator& communicator, const World& world, Options options);
   ~JobWatch();
 
-  // Null in a world of one.
-  Watch* watch() const { return watch_.get(); }
-
   // This rank has come to its end and watches no more; rank 0's host stays.
   void leave() { watch_.reset(); }
 
-  // This rank fails: tells the others, and writes what its last collectives were to
-  // flight-rank-N.json and, for chrome://tracing, flight-rank-N.trace.json. Never throws.
+  // This rank fails: writes what its last collectives were, and tells the others. Never throws.
   void fail(const std::string& reason);
+  // To flight-rank-N.json and, for chrome://tracing, flight-rank-N.trace.json; once. Thread-safe.
+  void write_flight();
 
  private:
-  void write_flight() const;
+  void write(const std::string& name, const std::string& text) const;
 
   Communicator& communicator_;
   Options options_;
   std::unique_ptr<TcpStoreServer> host_;  // on rank 0
   std::unique_ptr<Watch> watch_;
+  std::once_flag flight_written_;
 };
 
 }  // namespace lockstep::train

@@ -3,30 +3,48 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <iostream>
+#include <thread>
 
 #include "lockstep/launcher/flags/flags.h"
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/job_watch.h"
+#include "lockstep/launcher/train/signals.h"
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/parallel.h"
 
 namespace lockstep::train {
 namespace {
 
+// For the ranks to say what they know: mpirun gives those that are left a second or two when one
+// has ended, but kills them at once when more do.
+constexpr std::chrono::milliseconds kToSpeak{500};
+
 // Leaves a job that is broken: other threads may hang in a collective that will never end, so no
 // destructor runs. The one caller of _exit outside signal handlers.
-[[noreturn]] void end_job(int code) {
+[[noreturn]] void end_job(int code, std::chrono::milliseconds after = {}) {
+  std::this_thread::sleep_for(after);
   std::fflush(nullptr);
   std::cout.flush();
   _exit(code);
 }
 
-void report(const std::string& program, const std::string& message) {
-  std::fprintf(stderr, "%s: %s\n", program.c_str(), message.c_str());
-  std::fflush(stderr);
-}
+// Says why the program ends, once: the watch and the body may come to the same end.
+class Reporter {
+ public:
+  explicit Reporter(const std::string& program) : program_(program) {}
+  void operator()(const std::string& message) {
+    if (has_reported_.exchange(true)) return;
+    std::fprintf(stderr, "%s: %s\n", program_.c_str(), message.c_str());
+    std::fflush(stderr);
+  }
+
+ private:
+  const std::string& program_;
+  std::atomic<bool> has_reported_{false};
+};
 
 void apply_machine_options(const TrainOptions& options, const World& world) {
   context().threads =
@@ -38,18 +56,26 @@ void apply_machine_options(const TrainOptions& options, const World& world) {
 }
 
 // Where `mpirun` ends a job at its first non-zero exit, ranks leave together.
-int run_body(const Program& program, Session session, JobWatch& watch) {
+int run_body(const Program& program, Session session, JobWatch& watch, Reporter& report) {
   int code = 1;
+  const Activity& activity = session.communicator.activity();
   try {
     code = program.body(session);
   } catch (const AgreedFailure& failure) {
-    if (session.world.rank == 0) report(program.name, failure.what());
+    const bool in_a_step = activity.now().step > 0;
+    // What is wrong from the start is about the job, and said once.
+    if (session.world.rank == 0 || (in_a_step && failure.culprit() >= 0)) report(failure.what());
+    if (in_a_step) watch.write_flight();
     code = failure.exit_code();
-  } catch (const std::exception& failure) {
-    // First: the launcher ends all ranks when one of them has ended.
-    report(program.name, concat({"rank ", session.world.rank, ": ", failure.what()}));
+  } catch (const CollectiveError& failure) {
+    report(concat({"rank ", session.world.rank, ": ", failure.what()}));
     watch.fail(failure.what());
-    end_job(1);
+    end_job(1, kToSpeak);
+  } catch (const std::exception& failure) {
+    const std::string at = concat({activity.now().describe(), ": ", failure.what()});
+    report(concat({"rank ", session.world.rank, ": ", at}));
+    watch.fail(concat({"rank ", session.world.rank, " has failed in ", at}));
+    end_job(1, kToSpeak);
   }
   try {
     // The store ends with its host: only when nobody watches any more.
@@ -58,8 +84,7 @@ int run_body(const Program& program, Session session, JobWatch& watch) {
     session.communicator.barrier({.what = "exit"}).wait();
   } catch (const std::exception& failure) {
     // Where the body has failed, the reason has been told.
-    if (code == 0)
-      report(program.name, concat({"rank ", session.world.rank, ": ", failure.what()}));
+    if (code == 0) report(concat({"rank ", session.world.rank, ": ", failure.what()}));
     if (code == 0) code = 1;
   }
   if (code != 0 && session.world.size > 1) end_job(code);
@@ -73,24 +98,27 @@ int Program::run(int argc, char** argv) {
   if (add_flags) add_flags(command);
   options.add_to(command);
   if (const auto code = command.parse_or_print(argc, argv)) return *code;
+  Reporter report(name);
   try {
     const World world = World::from_env();
     apply_machine_options(options, world);
+    std::optional<DelayedTermination> delayed;
+    if (world.size > 1) delayed.emplace();
     const std::unique_ptr<Communicator> communicator = make_communicator(world);
     communicator->set_timeout(options.timeout);
     JobWatch watch(*communicator, world,
                    {.timeout = options.timeout,
                     .flight_directory = options.run_dir,
                     .end_process = [&](const std::string& reason) {
-                      report(name, concat({"rank ", world.rank, ": ", reason}));
-                      end_job(1);
+                      report(concat({"rank ", world.rank, ": ", reason}));
+                      end_job(1, kToSpeak);
                     }});
-    return run_body(*this, {world, *communicator, options, watch.watch()}, watch);
+    return run_body(*this, {world, *communicator, options}, watch, report);
   } catch (const UsageError& usage) {
-    report(name, usage.what());
+    report(usage.what());
     return 2;
   } catch (const std::exception& failure) {
-    report(name, failure.what());
+    report(failure.what());
     return 1;
   }
 }

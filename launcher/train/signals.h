@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <csignal>
 #include <optional>
 
 namespace lockstep::train {
@@ -15,6 +17,22 @@ class StopSignals {
 
   // The signal that asked, if any did.
   std::optional<int> requested() const;
+
+ private:
+  std::array<struct sigaction, 3> before_{};
+};
+
+// While one lives, SIGTERM ends the process a second late: mpirun sends it to the ranks that are
+// left when one has ended, and they are to say why. One per process, around any StopSignals.
+class DelayedTermination {
+ public:
+  DelayedTermination();
+  ~DelayedTermination();
+  DelayedTermination(const DelayedTermination&) = delete;
+  DelayedTermination& operator=(const DelayedTermination&) = delete;
+
+ private:
+  struct sigaction before_ {};
 };
 
 }  // namespace lockstep::train

@@ -7,7 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "lockstep/collectives/watch/watch.h"
+#include "lockstep/collectives/activity.h"
+#include "lockstep/collectives/communicator.h"
 
 namespace lockstep::train {
 
@@ -43,20 +44,21 @@ class Timeline {
 class Phase {
  public:
   struct Options {
-    Watch* watch = nullptr;
+    Activity::Milliseconds allowance{0};  // as Activity::Phase has it
+    double* seconds = nullptr;
     Timeline* timeline = nullptr;
-    int64_t step = 0;
-    std::chrono::milliseconds allowance{0};  // as Watch::Phase has it
   };
-  Phase(std::string_view name, const Options& options, double* seconds = nullptr)
+  Phase(Activity& activity, std::string_view name, const Options& options)
       : name_(name),
         options_(options),
-        seconds_(seconds),
-        watched_(options.watch, name, options.allowance) {}
+        step_(activity.now().step),
+        phase_(activity, name, options.allowance) {}
   ~Phase() {
     const Timeline::Clock::time_point end = Timeline::Clock::now();
-    if (seconds_ != nullptr) *seconds_ += std::chrono::duration<double>(end - begin_).count();
-    if (options_.timeline != nullptr) options_.timeline->add(name_, options_.step, begin_, end);
+    if (options_.seconds != nullptr) {
+      *options_.seconds += std::chrono::duration<double>(end - begin_).count();
+    }
+    if (options_.timeline != nullptr) options_.timeline->add(name_, step_, begin_, end);
   }
   Phase(const Phase&) = delete;
   Phase& operator=(const Phase&) = delete;
@@ -64,9 +66,9 @@ class Phase {
  private:
   std::string_view name_;
   Options options_;
-  double* seconds_;
+  int64_t step_;
   Timeline::Clock::time_point begin_ = Timeline::Clock::now();
-  Watch::Phase watched_;
+  Activity::Phase phase_;
 };
 
 }  // namespace lockstep::train

@@ -63,19 +63,15 @@ Trainer::Trainer(Session session, Task& task)
 }
 
 Phase Trainer::phase(std::string_view name, double* seconds) {
-  Timeline* timeline = timeline_ ? &*timeline_ : nullptr;
-  return Phase(name, {.watch = session_.watch, .timeline = timeline, .step = current_step_},
-               seconds);
+  return Phase(communicator_.activity(), name,
+               {.seconds = seconds, .timeline = timeline_ ? &*timeline_ : nullptr});
 }
 
 Phase Trainer::long_phase(std::string_view name, double* seconds) {
-  Timeline* timeline = timeline_ ? &*timeline_ : nullptr;
-  return Phase(name,
-               {.watch = session_.watch,
-                .timeline = timeline,
-                .step = current_step_,
-                .allowance = std::max(10 * options_.timeout, kLongPhase)},
-               seconds);
+  return Phase(communicator_.activity(), name,
+               {.allowance = std::max(10 * options_.timeout, kLongPhase),
+                .seconds = seconds,
+                .timeline = timeline_ ? &*timeline_ : nullptr});
 }
 
 // Only once all that can be refused has been: a start that fails leaves the directory as it was.
@@ -216,6 +212,7 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   nn::StepReport mine;
   std::string error = pending_error_;
   mine.failed = error.empty() ? 0 : 1;
+  const auto moment = [this] { return communicator_.activity().now().describe(); };
   try {
     const data::Share step = plan_->step_at(position_);
     const data::Share share = plan_->part_of(step, communicator_.rank());
@@ -232,10 +229,10 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   } catch (const CollectiveError&) {
     throw;
   } catch (const std::bad_alloc&) {
-    error = concat({"step ", step_ + 1, ": out of memory; a smaller --micro-batch needs less"});
+    error = concat({moment(), ": out of memory; a smaller --micro-batch needs less"});
     mine.failed = 1;
   } catch (const std::exception& failure) {
-    error = concat({"step ", step_ + 1, ": ", failure.what()});
+    error = concat({moment(), ": ", failure.what()});
     mine.failed = 1;
   }
   mine.stop_requested = signals_->requested() ? 1 : 0;
@@ -254,8 +251,7 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
 }
 
 nn::StepReport Trainer::one_step() {
-  current_step_ = step_ + 1;
-  if (session_.watch != nullptr) session_.watch->set_step(current_step_);
+  communicator_.activity().set_step(step_ + 1);
   const Clock::time_point start = Clock::now();
   StepTimes times;
   times.checkpoint = std::exchange(checkpoint_seconds_, 0);

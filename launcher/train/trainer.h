@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "lockstep/collectives/watch/watch.h"
+#include "lockstep/collectives/activity.h"
 #include "lockstep/collectives/world.h"
 #include "lockstep/launcher/data/sampler.h"
 #include "lockstep/launcher/train/checkpointing.h"
@@ -69,7 +69,6 @@ struct Session {
   const World& world;
   Communicator& communicator;
   const TrainOptions& options;
-  Watch* watch = nullptr;  // none in a world of one
 };
 
 enum class Outcome { finished, finished_before, stopped };
@@ -127,10 +126,9 @@ class Trainer {
   std::optional<StopSignals> signals_{std::in_place};  // until run() returns
   std::optional<std::filesystem::path> resumed_from_;
   std::string pending_error_;
-  int64_t steps_ = 0;         // of the whole run
-  int64_t step_ = 0;          // done
-  int64_t current_step_ = 0;  // the one begun last
-  int64_t position_ = 0;      // of the next step's first sample
+  int64_t steps_ = 0;     // of the whole run
+  int64_t step_ = 0;      // done
+  int64_t position_ = 0;  // of the next step's first sample
   int64_t saved_step_ = -1;
   double checkpoint_seconds_ = 0;  // of the last save, charged to the step after it
   Clock::time_point last_save_ = Clock::now();

