@@ -52,7 +52,8 @@ class Library {
   ~Library() = default;  // the plugin's own, for as long as the process lives
 };
 
-inline constexpr const char* kLibraryFunction = "lockstep_mpi_library";
+// Its number changes with Library: a plugin of another version is not found in one.
+inline constexpr const char* kLibraryFunction = "lockstep_mpi_library_2";
 using LibraryFunction = Library* (*)();
 
 }  // namespace lockstep::mpi

@@ -203,7 +203,7 @@ class MpiLibrary final : public Library {
 }  // namespace
 }  // namespace lockstep::mpi
 
-extern "C" __attribute__((visibility("default"))) lockstep::mpi::Library* lockstep_mpi_library() {
+extern "C" __attribute__((visibility("default"))) lockstep::mpi::Library* lockstep_mpi_library_2() {
   static lockstep::mpi::MpiLibrary library;
   return &library;
 }

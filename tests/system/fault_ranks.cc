@@ -143,13 +143,13 @@ int run_with_hook(train::Session session, const Options& options) {
     optimizer.zero_grad();
     nn::StepReport report;
     try {
-      const Activity::Phase phase = session.phase("backward");
+      const Activity::Phase phase(session.communicator.activity(), "backward");
       mean(model(Array::full({4, kWidth}, 0.5, DType::f32))).backward();
     } catch (const std::exception& failure) {
       if (options.fault != "hook-caught") throw;
       report.failed = 1;
     }
-    const Activity::Phase phase = session.phase("reduction");
+    const Activity::Phase phase(session.communicator.activity(), "reduction");
     LOCKSTEP_CHECK(ddp.finish(report).failed == 0, "a rank has failed");
     optimizer.step();
   }
