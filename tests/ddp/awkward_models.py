@@ -1,6 +1,6 @@
 """The cases of record.py: models, and what one step of training does with them. Where PyTorch's
-DistributedDataParallel cannot do a step, the case has `ranks` 1 and says why: one process computes it on
-the whole batch. Losses are means over a rank's samples."""
+DistributedDataParallel cannot do a step, the case has `ranks` 1 alone and says why: one process computes
+it on the whole batch. Losses are means over a rank's samples."""
 
 import dataclasses
 import typing
@@ -112,7 +112,7 @@ def freeze_backbone(frozen):
 
 
 # PyTorch wants its DistributedDataParallel made anew when another set of parameters is trained.
-@case(prepare=freeze_backbone(lambda step: step < 5), wrap_again_at=5)
+@case(prepare=freeze_backbone(lambda step: step < 5), wrap_again_at=5, ranks=(1, 2, 3))
 def frozen_then_thawed(run, share):
     run.backward(share, all_four(share))
 
@@ -128,7 +128,7 @@ def two_losses_two_backwards(run, share):
     run.backward(share, lambda net: squares(net(lambda m: m.b(torch.tanh(m.a(share["y"]))))))
 
 
-@case(**UNUSED)
+@case(ranks=(1, 2, 3), **UNUSED)
 def a_second_backward_now_and_then(run, share):
     twice = share.step % 3 == 1
     run.backward(share, a_and_d(share), last=not twice)
@@ -188,7 +188,7 @@ def unused_from_step_5_on(run, share):
     run.backward(share, lambda net: net(loss))
 
 
-@case(**UNUSED)
+@case(ranks=(1, 2, 3), **UNUSED)
 def used_from_step_5_on(run, share):
     def loss(m):
         y = m.d(torch.tanh(m.a(share["x"])))

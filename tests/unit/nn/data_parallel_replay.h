@@ -8,6 +8,8 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,8 +51,8 @@ struct Recording {
 struct Plan {
   std::vector<int64_t> samples;  // of each rank
   bool weigh = false;            // each rank by its samples
-  // As a PyTorch program has to do it: no_sync in all of a step's passes but the last, data
-  // parallelism made anew where other parameters are trained, a critic frozen while it judges.
+  // As PyTorch programs do it: no_sync in all of a step's passes but the last, data parallelism
+  // made anew where other parameters are trained, a critic frozen while the generator learns.
   bool as_pytorch = false;
   BucketSizes bucket_sizes = {};
 };
