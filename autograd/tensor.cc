@@ -80,6 +80,12 @@ void Leaf::seat_gradient(Array memory) {
   gradient_ = std::move(memory);
 }
 
+void Leaf::zero_grad() {
+  LOCKSTEP_CHECK(!busy_, "zero_grad: the gradient of shape ", shape_,
+                 " is being reduced over the ranks; call finish() of the data parallelism first");
+  has_gradient_ = false;
+}
+
 Into Leaf::offer() {
   if (busy_) vacate_();
   if (seated_) return {gradient_, has_gradient_ ? 1.0 : 0.0};

@@ -244,7 +244,8 @@ class Leaf final : public Node {
   // What was accumulated before moves there. Empty: memory of its own, on first need.
   void seat_gradient(Array memory);
   bool seated() const { return seated_; }
-  void zero_grad() { has_gradient_ = false; }
+  // Throws Error while busy: what is being reduced cannot be taken back.
+  void zero_grad();
   // As if a backward pass had left it: the memory holds a gradient, or not.
   void set_has_gradient(bool has) { has_gradient_ = has; }
 

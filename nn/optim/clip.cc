@@ -14,6 +14,9 @@ template <class F>
 void for_each_gradient(std::span<const nn::Parameter> parameters, F&& visit) {
   for (const nn::Parameter& parameter : parameters) {
     if (!parameter.placed() || parameter.frozen() || !parameter.leaf().has_gradient()) continue;
+    LOCKSTEP_CHECK(!parameter.reduction_pending(),
+                   "gradient clipping: the gradient of a parameter of shape ", parameter.shape(),
+                   " is not reduced over the ranks; call finish() of the data parallelism first");
     visit(parameter.leaf());
   }
 }

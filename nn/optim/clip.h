@@ -6,6 +6,8 @@
 
 namespace lockstep::optim {
 
+// All of these but clip_factor throw Error while a gradient is not reduced over the ranks.
+
 // The norm of all gradients together, as of one vector; those of frozen parameters are not counted.
 // norm_type is above 0 or infinity. The 2-norm is summed in double, in an order that depends on the
 // list alone. Infinite or NaN where a gradient is.

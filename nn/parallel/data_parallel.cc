@@ -18,11 +18,37 @@ static_assert(sizeof(StepReport) == kReportFields * sizeof(double));
 constexpr double kLateUnit = 1 << 17;
 constexpr double kFrozenUnit = kLateUnit * kLateUnit;
 
+// Throws Error at a parameter that data parallelism does not know.
+class OnlyKnown final : public Visitor {
+ public:
+  explicit OnlyKnown(const std::vector<NamedParameter>& known)
+      : known_(known), next_(known.begin()) {}
+
+ private:
+  void parameter(const std::string& path, Parameter& parameter) override {
+    const auto same = [&](const NamedParameter& known) {
+      return known.parameter.identity() == parameter.identity();
+    };
+    // In the order of before, but for tied ones.
+    if (next_ == known_.end() || !same(*next_)) {
+      next_ = std::find_if(known_.begin(), known_.end(), same);
+    }
+    LOCKSTEP_CHECK(next_ != known_.end(), "parameter ", path, " of shape ", parameter.shape(),
+                   " was added to the module after its DistributedDataParallel was made");
+    ++next_;
+  }
+  void buffer(const std::string&, Buffer&) override {}
+
+  const std::vector<NamedParameter>& known_;
+  std::vector<NamedParameter>::const_iterator next_;
+};
+
 }  // namespace
 
 DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& communicator,
                                                  DataParallelOptions options)
-    : communicator_(communicator),
+    : module_(module),
+      communicator_(communicator),
       options_(std::move(options)),
       parameters_(module.named_parameters()),
       late_(parameters_.size(), false) {
@@ -150,7 +176,15 @@ void DistributedDataParallel::fail_hook(const std::exception& error) {
   throw CollectiveError(reason);
 }
 
+void DistributedDataParallel::set_weight(double weight) {
+  LOCKSTEP_CHECK(!reducer_->has_left(0),
+                 "set_weight: gradients of this step are on their way; call it before backward");
+  weight_ = weight;
+}
+
 StepReport DistributedDataParallel::finish(const StepReport& mine) {
+  OnlyKnown known(parameters_);
+  known("", module_);
   const auto start = std::chrono::steady_clock::now();
   try {
     reducer_->flush();

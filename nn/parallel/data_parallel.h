@@ -85,12 +85,16 @@ class DistributedDataParallel {
   //     if (ddp.finish({.samples = samples}).samples == 0) break;
   //     optimizer.step();
   //   }
-  void set_weight(double weight) { weight_ = weight; }
+  //
+  // Throws Error where gradients of this step have left.
+  void set_weight(double weight);
 
   // Ends a step: every gradient is the mean over the ranks. A parameter that no rank used has no
   // gradient; one that only some used has the mean with zeros. Returns the sums over all ranks.
   // Where any rank failed, gradients are of no use and the caller drops the step. Throws Error on
-  // every rank where one has frozen what another has not.
+  // every rank where one has frozen what another has not, and where the module has parameters that
+  // it did not have at construction. Gradients that nobody wants (a critic's, while a generator
+  // learns) need it too, unless their parameters are frozen meanwhile.
   StepReport finish(const StepReport& mine = {});
 
   // Other bucket sizes from the next step on. The same on all ranks.
@@ -141,6 +145,7 @@ class DistributedDataParallel {
   void pack_in_observed_order(std::vector<int> observed);
   void end_step(const std::vector<Use>& uses);
 
+  Module& module_;
   Communicator& communicator_;
   DataParallelOptions options_;
   std::vector<NamedParameter> parameters_;  // in the order of the module

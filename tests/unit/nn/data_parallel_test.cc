@@ -220,6 +220,87 @@ TEST(DataParallelErrors, SteppingBeforeFinish) {
   optimizer.step();
 }
 
+// The message of the Error that `act` throws.
+std::string error_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(DataParallelErrors, ClippingBeforeFinish) {
+  const auto communicator = make_single_communicator();
+  Net net;
+  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
+  loss_of(net, 0, 0, 4).backward();
+  const std::vector<Parameter> parameters = net.parameters();
+  EXPECT_EQ(error_of([&] { optim::gradient_norm(parameters); }),
+            "gradient clipping: the gradient of a parameter of shape [16, 6] is not reduced over "
+            "the ranks; call finish() of the data parallelism first");
+  EXPECT_THROW(optim::clip_grad_norm(parameters, 1), Error);
+  EXPECT_THROW(optim::clip_grad_value(parameters, 1), Error);
+  ddp.finish();
+  optim::clip_grad_norm(parameters, 1);
+}
+
+// A critic gets gradients that nobody wants while the generator learns. Dropped without finish()
+// they would come back into its next step.
+TEST(DataParallelErrors, DroppingGradientsThatAreOnTheirWay) {
+  run_ranks(2, [](Communicator& communicator) {
+    Net net;
+    DistributedDataParallel ddp(net, communicator, {.placement = {.dtype = DType::f64}});
+    optim::SGD optimizer(net.parameters(), {});
+    {
+      const auto no_sync = ddp.no_sync();
+      loss_of(net, 0, 0, 4).backward();
+    }
+    optimizer.zero_grad();  // nothing has left
+    net.use_spare = true;
+    loss_of(net, 0, 0, 4).backward();
+    EXPECT_EQ(error_of([&] { optimizer.zero_grad(); }),
+              "zero_grad: the gradient of shape [16, 6] is being reduced over the ranks; call "
+              "finish() of the data parallelism first");
+    ddp.finish();
+    optimizer.zero_grad();
+  });
+}
+
+TEST(DataParallelErrors, WeightAfterBackward) {
+  const auto communicator = make_single_communicator();
+  Net net;
+  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
+  net.use_spare = true;
+  ddp.set_weight(4);
+  loss_of(net, 0, 0, 4).backward();
+  EXPECT_EQ(error_of([&] { ddp.set_weight(2); }),
+            "set_weight: gradients of this step are on their way; call it before backward");
+  ddp.finish();
+  ddp.set_weight(2);
+}
+
+TEST(DataParallelErrors, AParameterAddedLater) {
+  struct Growing : Net {
+    std::vector<Linear> more;
+    void visit(Visitor& v) override {
+      Net::visit(v);
+      v("more", more);
+    }
+  };
+  const auto communicator = make_single_communicator();
+  Growing net;
+  net.out.bias = net.spare.bias;
+  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
+  ddp.finish();
+  net.middle.weight = net.out.bias;  // known
+  ddp.finish();
+  net.more.emplace_back(4, 4);
+  EXPECT_EQ(error_of([&] { ddp.finish(); }),
+            "parameter more.0.weight of shape [4, 4] was added to the module after its "
+            "DistributedDataParallel was made");
+}
+
 TEST(DataParallelErrors, FreezingOnOneRankOnly) {
   run_ranks(2, [](Communicator& communicator) {
     Net net;
