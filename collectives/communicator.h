@@ -16,8 +16,9 @@
 namespace lockstep {
 
 struct CollectiveOptions {
-  std::string_view what = {};  // for errors and traces: "gradients", "model check"
-  int bucket = -1;             // of the reducer; -1: none
+  // For errors and traces, and the same on all ranks: "gradients", "model check".
+  std::string_view what = {};
+  int bucket = -1;  // of the reducer; -1: none
 };
 
 class Activity;        // collectives/activity.h

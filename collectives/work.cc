@@ -71,7 +71,8 @@ std::string WorkState::signature() const {
 
 bool WorkState::matches(const WorkState& other) const {
   return collective == other.collective && reduction == other.reduction && root == other.root &&
-         dtype == other.dtype && elements == other.elements && bucket == other.bucket;
+         dtype == other.dtype && elements == other.elements && bucket == other.bucket &&
+         what == other.what;
 }
 
 void WorkState::begin() {

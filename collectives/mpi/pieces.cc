@@ -50,6 +50,9 @@ int64_t fingerprint(const WorkState& work, int64_t place) {
       hash = (hash ^ ((part >> shift) & 0xff)) * 1099511628211u;
     }
   }
+  for (const char letter : work.what) {
+    hash = (hash ^ static_cast<unsigned char>(letter)) * 1099511628211u;
+  }
   return static_cast<int64_t>(hash >> 1);
 }
 

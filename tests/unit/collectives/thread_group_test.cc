@@ -145,6 +145,11 @@ TEST(ThreadGroup, EveryRankLearnsOfAMismatch) {
       {"reduction",
        [](Communicator& c) { c.all_reduce(Array::empty({4}, DType::f32), ReduceOp::max).wait(); },
        "all_reduce(max) of 4 f32"},
+      {"name",
+       [](Communicator& c) {
+         c.all_reduce(Array::empty({4}, DType::f32), ReduceOp::sum, {.what = "other"}).wait();
+       },
+       "\"other\""},
   };
   for (const Case& each : cases) {
     const auto errors = errors_of(3, [&](Communicator& communicator) {
