@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lockstep/nn/parallel/buffers.h"
 #include "lockstep/nn/parallel/same_model.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
@@ -61,7 +62,9 @@ DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& c
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (member_of_[i] == kOutside) state.push_back(parameters_[i].parameter.tensor().value());
   }
-  for (const NamedBuffer& named : module.named_buffers()) state.push_back(named.buffer.array());
+  std::vector<NamedBuffer> buffers = module.named_buffers();
+  for (const NamedBuffer& named : buffers) state.push_back(named.buffer.array());
+  if (options_.broadcast_buffers) buffers_ = std::move(buffers);
   broadcast_values(communicator_, state, "initial state");
   reducer_.emplace(layout_.bucket_of, static_cast<int>(layout_.buckets.size()),
                    [this](int bucket) { return launch(bucket); });
@@ -195,6 +198,7 @@ StepReport DistributedDataParallel::finish(const StepReport& mine) {
   }
   const Control total = control(mine);
   reduce_late(total.uses);
+  broadcast_buffers(communicator_, buffers_);
   exposed_ = std::chrono::steady_clock::now() - start;
   const int size = communicator_.size();
   if (total.weight > 0 && total.weight != size) scale_gradients(size / total.weight);

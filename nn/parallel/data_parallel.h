@@ -35,6 +35,10 @@ struct DataParallelOptions {
   // How a bucket is reduced; empty: the mean, as it is. A hook that throws on one rank breaks the
   // step for all: the others wait in collectives that this rank does not make.
   CommunicationHook hook = {};
+  // Every finish() gives all ranks rank 0's buffers (running statistics), so that each step's first
+  // forward pass begins with them, as in PyTorch. Within a step, under no_sync too, each rank's
+  // forward passes change its own.
+  bool broadcast_buffers = true;
 };
 
 // Keeps a module's replicas in step (Li et al. 2020, VLDB): gradients live in flat buckets and are
@@ -149,6 +153,7 @@ class DistributedDataParallel {
   Communicator& communicator_;
   DataParallelOptions options_;
   std::vector<NamedParameter> parameters_;  // in the order of the module
+  std::vector<NamedBuffer> buffers_;        // that finish() broadcasts
   std::vector<int> members_;                // indices of those that have a place in a bucket
   std::vector<int> member_of_;              // of each parameter; kOutside: frozen so far
   std::vector<bool> late_;                  // of each parameter, in this step
