@@ -14,24 +14,43 @@
 namespace lockstep {
 namespace {
 
+using Group = std::shared_ptr<StatisticsGroup>;
+
 struct Statistics {
   Array mean, variance;  // [channels], in the statistics' dtype
-  bool of_batch = false;
+  double count = 0;      // values a channel of their batch; 0: none, or running statistics
+  Group group = {};      // whose batch it is; null: this rank's
 };
 
-Tensor batch_norm_formula(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                          const Statistics& running, double epsilon) {
-  Tensor average = internal::along_channels(kernels::cast(running.mean, x.dtype()), x);
-  Tensor variance = internal::along_channels(kernels::cast(running.variance, x.dtype()), x);
-  std::vector<int> dims{0};
-  for (int i = 2; i < x.rank(); ++i) dims.push_back(i);
-  if (running.of_batch) average = mean(x, dims, true);
-  const Tensor centered = x - average;
-  if (running.of_batch) variance = mean(square(centered), dims, true);
-  Tensor y = centered * rsqrt(variance + epsilon);
+// A sum over the ranks. What each rank makes of it depends on all parts: the gradient of a part is
+// the sum of the ranks' gradients.
+Tensor over_ranks(const Group& group, const Tensor& x) {
+  if (!group) return x;
+  const Array total = kernels::copy(x.value());
+  group->sum(total);
+  return record({"sum_over_ranks"}, total, {&x}, [group](const Tensor& dy, Gradients& out) {
+    out.add(0, [&] { return over_ranks(group, dy); });
+  });
+}
+
+Tensor batch_norm_formula(const Tensor& input, const Tensor& weight, const Tensor& bias,
+                          const Statistics& statistics, double epsilon) {
+  const Tensor x = to(input, statistics.mean.dtype());
+  Tensor average = internal::along_channels(statistics.mean, x);
+  Tensor variance = internal::along_channels(statistics.variance, x);
+  if (statistics.count > 0) {
+    std::vector<int> dims{0};
+    for (int i = 2; i < x.rank(); ++i) dims.push_back(i);
+    const auto batch_mean = [&](const Tensor& values) {
+      return over_ranks(statistics.group, sum(values, dims, true)) * (1 / statistics.count);
+    };
+    average = batch_mean(x);
+    variance = batch_mean(square(x - average));
+  }
+  Tensor y = (x - average) * rsqrt(variance + epsilon);
   if (weight) y = y * internal::along_channels(weight, x);
   if (bias) y = y + internal::along_channels(bias, x);
-  return to(y, x.dtype());
+  return to(y, input.dtype());
 }
 
 // running = (1 - momentum) running + momentum * value
@@ -41,14 +60,30 @@ void move_towards(const Array& running, const Array& value, double momentum, dou
                      running);
 }
 
-Statistics batch_statistics(const Tensor& x, const Array& running_mean, const Array& running_var,
-                            double momentum) {
+// Those of the ranks' batches as one, from each one's (Chan, Golub & LeVeque 1983).
+Statistics join(const Statistics& mine, const Group& group) {
+  const Unrecorded one_op;
+  const DType dtype = mine.mean.dtype();
+  const int64_t channels = mine.mean.elements();
+  const auto exact = [](const Array& values) { return Tensor(kernels::cast(values, DType::f64)); };
+  const Array count = Array::full({1}, mine.count, DType::f64, mine.mean.device());
+  const Array sent = cat({exact(mine.mean), exact(mine.variance), Tensor(count)}).value();
+  const Tensor all(group->gather(sent));  // [ranks, 2 * channels + 1]
+  const Tensor means = narrow(all, 1, 0, channels), counts = narrow(all, 1, 2 * channels, 1);
+  const Tensor variances = narrow(all, 1, channels, channels);
+  const double total = sum(counts).item();
+  const Tensor shares = counts / std::max(1.0, total);
+  const Tensor mean = sum(shares * means, {0});
+  const Tensor variance = sum(shares * (variances + square(means - mean)), {0});
+  return {to(mean, dtype).value(), to(variance, dtype).value(), total, group};
+}
+
+Statistics batch_statistics(const Tensor& x, const Group& group) {
   kernels::ChannelMoments moments = kernels::channel_moments(x.value());
-  const double count =
-      static_cast<double>(x.elements()) / static_cast<double>(std::max<int64_t>(1, x.dim(1)));
-  move_towards(running_mean, moments.mean, momentum);
-  move_towards(running_var, moments.variance, momentum, count > 1 ? count / (count - 1) : 1);
-  return {std::move(moments.mean), std::move(moments.variance), true};
+  const Statistics mine{
+      std::move(moments.mean), std::move(moments.variance),
+      static_cast<double>(x.elements()) / static_cast<double>(std::max<int64_t>(1, x.dim(1)))};
+  return group ? join(mine, group) : mine;
 }
 
 // dx = scale * dy, and in training the part that flows through the statistics too: with the sums
@@ -56,12 +91,18 @@ Statistics batch_statistics(const Tensor& x, const Array& running_mean, const Ar
 Tensor input_gradient(const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& inverse,
                       const Statistics& statistics, const kernels::ChannelSums& sums) {
   const Tensor mean(statistics.mean);
-  if (!statistics.of_batch) {
+  if (statistics.count == 0) {
     return kernels::channel_affine(dy.value(), scale.value(), (mean * 0.0).value());
   }
-  const double share = static_cast<double>(x.dim(1)) / static_cast<double>(x.elements());
-  const Tensor slope = neg(scale * square(inverse) * Tensor(sums.products)) * share;
-  const Tensor shift = neg(scale * Tensor(sums.dy)) * share - slope * mean;
+  Tensor total(sums.dy), products(sums.products);
+  if (statistics.group) {
+    const Tensor both = over_ranks(statistics.group, stack({total, products}));
+    total = select(both, 0, 0);
+    products = select(both, 0, 1);
+  }
+  const double share = 1 / statistics.count;
+  const Tensor slope = neg(scale * square(inverse) * products) * share;
+  const Tensor shift = neg(scale * total) * share - slope * mean;
   return kernels::channel_affine(x.value(), slope.value(), shift.value(), dy.value(),
                                  scale.value());
 }
@@ -90,7 +131,7 @@ Tensor normalize(const Tensor& x, const Tensor& weight, const Tensor& bias,
                     });
                   }
                   kernels::ChannelSums sums;
-                  if (statistics.of_batch || out.needs(1) || out.needs(2)) {
+                  if (statistics.count > 0 || out.needs(1) || out.needs(2)) {
                     sums = kernels::channel_gradient_sums(dy.value(), x.value(), statistics.mean);
                   }
                   out.add(0,
@@ -111,14 +152,16 @@ Tensor batch_norm(const Tensor& x, const Array& running_mean, const Array& runni
   internal::check_channels("batch_norm", x,
                            {&running_mean, &running_var, &weight.value(), &bias.value()});
   if (options.training) {
-    LOCKSTEP_CHECK(x.elements() == 0 || x.elements() != x.dim(1), "batch_norm: x of shape ",
-                   x.shape(), ", expected more than one value a channel in training");
+    const Statistics batch = batch_statistics(x, options.group);
+    LOCKSTEP_CHECK(batch.count != 1, "batch_norm: x of shape ", x.shape(),
+                   ", expected more than one value a channel in training");
     // A recomputed batch has been counted.
-    const bool counts = x.elements() > 0 && !context().recomputing;
-    return normalize(x, weight, bias,
-                     batch_statistics(x, counts ? running_mean : Array(),
-                                      counts ? running_var : Array(), options.momentum),
-                     options.epsilon);
+    if (batch.count > 0 && !context().recomputing) {
+      const double unbiased = batch.count / (batch.count - 1);
+      move_towards(running_mean, batch.mean, options.momentum);
+      move_towards(running_var, batch.variance, options.momentum, unbiased);
+    }
+    return normalize(x, weight, bias, batch, options.epsilon);
   }
   LOCKSTEP_CHECK(running_mean && running_var,
                  "batch_norm: no running statistics, expected both when not training");

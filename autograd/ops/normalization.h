@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 
 #include "lockstep/autograd/tensor.h"
@@ -21,10 +22,23 @@ Tensor layer_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& 
 Tensor rms_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight = {},
                 std::optional<double> epsilon = {});
 
+// Ranks whose batches are normalized as one. All of them make the same calls in the same order.
+class StatisticsGroup {
+ public:
+  virtual ~StatisticsGroup() = default;
+  // Every rank's `values` [elements] as [ranks, elements].
+  virtual Array gather(const Array& values) = 0;
+  // In place, over the ranks. Contiguous.
+  virtual void sum(const Array& values) = 0;
+};
+
 struct BatchNormOptions {
   bool training = false;  // statistics of this batch, not the running ones
   double momentum = 0.1;
   double epsilon = 1e-5;
+  // In training the batch is that of all ranks together, of which each may have any part or none.
+  // x then gets the gradient of what the ranks add up to, weight and bias this rank's part of it.
+  std::shared_ptr<StatisticsGroup> group = {};
 };
 // x [batch, channels, …]; weight, bias and the running statistics [channels], each may be empty
 // (Ioffe & Szegedy 2015). Training normalizes with the biased variance and updates what is given in

@@ -1,6 +1,5 @@
 #include "lockstep/nn/layers/batch_norm.h"
 
-#include "lockstep/autograd/ops/normalization.h"
 #include "lockstep/nn/layers/describe.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
@@ -40,10 +39,13 @@ Tensor BatchNorm<kSpatial>::forward(const Tensor& x) {
     if (!options.momentum) momentum = 1 / count;
   }
   const bool reads = tracks && (updates || !this->training());
-  return batch_norm(
-      x, reads ? running_mean.array() : Array(), reads ? running_var.array() : Array(),
-      weight.tensor_or_empty(), bias.tensor_or_empty(),
-      {.training = this->training() || !tracks, .momentum = momentum, .epsilon = options.eps});
+  return batch_norm(x, reads ? running_mean.array() : Array(),
+                    reads ? running_var.array() : Array(), weight.tensor_or_empty(),
+                    bias.tensor_or_empty(),
+                    {.training = this->training() || !tracks,
+                     .momentum = momentum,
+                     .epsilon = options.eps,
+                     .group = this->training() ? statistics_group : nullptr});
 }
 
 template <int kSpatial>
@@ -57,7 +59,7 @@ void BatchNorm<kSpatial>::visit(Visitor& v) {
 
 template <int kSpatial>
 std::string BatchNorm<kSpatial>::type_name() const {
-  return concat({"BatchNorm", kSpatial, "d"});
+  return statistics_group ? "SyncBatchNorm" : concat({"BatchNorm", kSpatial, "d"});
 }
 
 template <int kSpatial>

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 
+#include "lockstep/autograd/ops/normalization.h"
 #include "lockstep/nn/module.h"
 
 namespace lockstep::nn {
@@ -29,6 +31,9 @@ struct BatchNorm : Layer<BatchNorm<kSpatial>> {
   Options options;
   Parameter weight, bias;  // empty unless affine
   Buffer running_mean, running_var, num_batches_tracked;
+  // Whose batches are normalized as one in training (nn/parallel/sync_batch_norm.h). Null:
+  // nobody's.
+  std::shared_ptr<StatisticsGroup> statistics_group;
 };
 
 using BatchNorm1d = BatchNorm<1>;

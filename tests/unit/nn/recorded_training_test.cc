@@ -1,43 +1,15 @@
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <nlohmann/json.hpp>
-
-#include "lockstep/nn/layers.h"
 #include "lockstep/nn/optim.h"
-#include "lockstep/runtime/ops/elementwise.h"
-#include "support/test_data.h"
+#include "support/recorded_training.h"
 
 // Training runs that were recorded from PyTorch; tests/data/README.md describes them.
 namespace lockstep::nn {
 namespace {
 
-using Json = nlohmann::json;
-using Tensors = std::map<std::string, Array>;
-
-struct Recording {
-  std::filesystem::path folder;
-  Json expected;
-  Tensors data;
-
-  explicit Recording(const char* name)
-      : folder(testing::test_data(name)),
-        expected(Json::parse(std::ifstream(folder / "expected.json"))),
-        data(read("data")) {}
-  Tensors read(const std::string& file) const {
-    return testing::read_tensors(folder / (file + ".safetensors"));
-  }
-  template <class T>
-  T attribute(const char* name) const {
-    return expected.at("attributes").at(name).get<T>();
-  }
-  // `count` rows from `first` on.
-  Tensor rows(const char* name, int64_t first, DType dtype) const {
-    const Array all = data.at(name);
-    const int64_t batch = attribute<int64_t>("batch_size");
-    return Tensor(kernels::cast(all.narrow(0, first % all.dim(0), batch), dtype));
-  }
-};
+using testing::Json;
+using testing::Recording;
+using testing::Tensors;
 
 // Trains, holding each loss against the recorded one.
 template <class Model>
@@ -51,10 +23,11 @@ void train(const Recording& run, Model& model, const char* inputs, DType dtype,
                         .weight_decay = run.expected.at("attributes").value("weight_decay", 0.0)});
   ASSERT_EQ(static_cast<int64_t>(losses.size()), run.attribute<int64_t>("steps"));
   for (size_t step = 0; step < losses.size(); ++step) {
-    const int64_t first = static_cast<int64_t>(step) * run.attribute<int64_t>("batch_size");
+    const int64_t batch = run.attribute<int64_t>("batch_size");
+    const int64_t first = static_cast<int64_t>(step) * batch;
     optimizer.zero_grad();
-    const Tensor loss =
-        cross_entropy(model(run.rows(inputs, first, dtype)), run.rows("labels", first, DType::i64));
+    const Tensor loss = cross_entropy(model(run.rows(inputs, first, batch, dtype)),
+                                      run.rows("labels", first, batch, DType::i64));
     loss.backward();
     optimizer.step();
     EXPECT_NEAR(loss.item(), losses[step], tolerance * std::max(1.0, std::abs(losses[step])))
@@ -98,29 +71,10 @@ TEST(RecordedTraining, MlpInSingle) {
         run.expected.at("tolerance").at("float32").at("loss"));
 }
 
-struct Cnn : Layer<Cnn> {
-  Conv2d conv1{3, 8, {3}, {.padding = {1}}};
-  BatchNorm2d bn1{8};
-  Conv2d conv2{8, 16, {3}, {.padding = {1}, .bias = false}};
-  BatchNorm2d bn2{16};
-  Linear fc{16, 4};
-  Tensor forward(const Tensor& x) {
-    const Tensor y = max_pool2d(relu(bn1(conv1(x))), {.kernel_size = {2}});
-    return fc(mean(relu(bn2(conv2(y))), {2, 3}));
-  }
-  void visit(Visitor& v) override {
-    v("conv1", conv1);
-    v("bn1", bn1);
-    v("conv2", conv2);
-    v("bn2", bn2);
-    v("fc", fc);
-  }
-};
-
 TEST(RecordedTraining, BatchNormOverTheWholeBatch) {
   const Recording run("cnn_bn");
   const Json& tolerance = run.expected.at("tolerance").at("float64");
-  Cnn model;
+  testing::Cnn model;
   train(run, model, "images", DType::f64, run.expected.at("synchronized").at("loss"),
         tolerance.at("loss"));
   expect_state(model, run.read("final_synchronized"), tolerance.at("final"));

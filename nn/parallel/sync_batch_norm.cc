@@ -1,0 +1,45 @@
+#include "lockstep/nn/parallel/sync_batch_norm.h"
+
+#include <string>
+#include <utility>
+
+#include "lockstep/nn/layers/batch_norm.h"
+
+namespace lockstep::nn {
+namespace {
+
+// Of one layer, whose name tells ranks apart that run different ones.
+class LayerGroup final : public StatisticsGroup {
+ public:
+  LayerGroup(Communicator& communicator, const std::string& layer)
+      : communicator_(communicator), what_("batch statistics of " + layer) {}
+
+  Array gather(const Array& values) override {
+    const Array all =
+        Array::empty({communicator_.size(), values.elements()}, values.dtype(), values.device());
+    communicator_.all_gather(values, all, {.what = what_}).wait();
+    return all;
+  }
+  void sum(const Array& values) override {
+    communicator_.all_reduce(values, ReduceOp::sum, {.what = what_}).wait();
+  }
+
+ private:
+  Communicator& communicator_;
+  std::string what_;
+};
+
+}  // namespace
+
+void synchronize_batch_norm(Module& module, Communicator& communicator) {
+  for (const auto& [name, part] : module.named_modules()) {
+    const auto share = [&, &name = name](auto* layer) {
+      if (layer) layer->statistics_group = std::make_shared<LayerGroup>(communicator, name);
+    };
+    share(dynamic_cast<BatchNorm1d*>(part));
+    share(dynamic_cast<BatchNorm2d*>(part));
+    share(dynamic_cast<BatchNorm3d*>(part));
+  }
+}
+
+}  // namespace lockstep::nn
