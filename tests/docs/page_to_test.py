@@ -23,6 +23,7 @@ INCLUDES = [
     "autograd/anomaly.h", "autograd/autocast.h", "autograd/checkpoint.h", "autograd/function.h",
     "autograd/gradient_check.h", "autograd/ops.h", "autograd/ops/creation.h", "autograd/print.h",
     "nn/init.h", "nn/layers.h", "nn/models/resnet.h", "nn/optim.h",
+    "nn/parallel/data_parallel.h", "nn/parallel/sync_batch_norm.h",
 ]
 PRINT = re.compile(r"std::cout << (?P<what>.*);  // (?P<text>.*)")
 
