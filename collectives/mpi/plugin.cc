@@ -149,6 +149,7 @@ class MpiLibrary final : public Library {
   int post(int lane, int group, const Exchange& exchange) override {
     const MPI_Comm comm = communicator(group);
     MPI_Request* requests = requests_[lane];
+    lane_on_one_host_[lane] = one_host(group);
     if (const int code = MPI_Irecv(exchange.in, exchange.in_bytes, MPI_BYTE, exchange.from, lane,
                                    comm, &requests[0])) {
       return code;
@@ -158,7 +159,7 @@ class MpiLibrary final : public Library {
   }
 
   int complete(int lane) override {
-    return wait_politely(requests_[lane], 2, false);  // the ring is for several
+    return wait_politely(requests_[lane], 2, lane_on_one_host_[lane]);
   }
 
   void error_text(int code, char* text, int capacity) override {
@@ -197,6 +198,7 @@ class MpiLibrary final : public Library {
 
   std::vector<Group> groups_;
   MPI_Request requests_[kLanes][2];
+  bool lane_on_one_host_[kLanes] = {};
   std::vector<int> counts_;
 };
 

@@ -16,7 +16,7 @@ constexpr int64_t kSliceBytes = 1 << 19, kSliceBytesOnOneHost = 1 << 21;
 }  // namespace
 
 bool Ring::suits(int group, int64_t bytes) {
-  return !library_.one_host(group) && bytes >= kLeastSliceBytes * library_.size(group);
+  return library_.size(group) > 1 && bytes >= kLeastSliceBytes * library_.size(group);
 }
 
 Ring::Slice Ring::slice_of(const Piece& piece, int index) const {

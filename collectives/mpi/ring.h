@@ -11,7 +11,8 @@ namespace lockstep::mpi {
 
 // All-reduce around a ring (Patarasuk and Yuan 2009): each rank sends and receives 2 (n - 1) / n of
 // the bytes, the least there can be. Two pieces are under way, so that one is added up while the
-// other travels. Between hosts this is up to three times as fast as Open MPI 4.1's choice.
+// other travels; a mean is taken of each rank's slice alone. Between hosts this is up to three
+// times as fast as Open MPI 4.1's choice, within one about as fast.
 class Ring {
  public:
   explicit Ring(Library& library) : library_(library) {}

@@ -4,68 +4,17 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
 #include <mutex>
 
-#include "lockstep/nn/layers.h"
 #include "lockstep/nn/optim.h"
-#include "lockstep/runtime/ops/elementwise.h"
-#include "support/gradient_check.h"
 #include "support/thread_ranks.h"
+#include "unit/nn/data_parallel_testing.h"
 
 namespace lockstep::nn {
 namespace {
 
-using testing::random_array;
+using namespace testing_data_parallel;
 using testing::run_ranks;
-
-struct Net : Layer<Net> {
-  Linear in{6, 16};
-  LayerNorm norm{16};
-  Linear middle{16, 16};
-  Linear out{16, 4};
-  Linear spare{16, 4};  // used when told
-  bool use_spare = false;
-  Tensor forward(const Tensor& x) {
-    const Tensor hidden = gelu(middle(norm(in(x))));
-    return use_spare ? out(hidden) + spare(hidden) : out(hidden);
-  }
-  void visit(Visitor& v) override {
-    v("in", in);
-    v("norm", norm);
-    v("middle", middle);
-    v("out", out);
-    v("spare", spare);
-  }
-};
-
-using Values = std::map<std::string, std::vector<double>>;
-
-Values values_of(Module& module) {
-  Values result;
-  for (auto& [name, parameter] : module.named_parameters()) {
-    result[name] = parameter.tensor().to_vector<double>();
-  }
-  return result;
-}
-
-void expect_close(const Values& a, const Values& b, double tolerance) {
-  ASSERT_EQ(a.size(), b.size());
-  for (const auto& [name, values] : a) {
-    for (size_t i = 0; i < values.size(); ++i) {
-      EXPECT_NEAR(values[i], b.at(name)[i], tolerance * std::max(1.0, std::abs(values[i]))) << name;
-    }
-  }
-}
-
-constexpr int64_t kBatch = 24;
-
-Tensor loss_of(Net& net, int step, int64_t first, int64_t count) {
-  const Array x = random_array({kBatch, 6}, 1000 + step).narrow(0, first, count);
-  std::vector<int64_t> labels;
-  for (int64_t i = first; i < first + count; ++i) labels.push_back((i * 7 + step) % 4);
-  return cross_entropy(net(Tensor(x)), Tensor(Array::from(labels, {count})));
-}
 
 // 20 steps with clipping and AdamW on this rank's share of each batch.
 Values train(Communicator& communicator, int accumulation, BucketSizes sizes) {
@@ -187,135 +136,6 @@ TEST(DataParallel, ReportsAreSummed) {
   });
 }
 
-TEST(DataParallelErrors, DifferentModelsAreNamed) {
-  struct Other : Net {
-    void visit(Visitor& v) override {
-      v("in", in);
-      v("norm", spare);
-    }
-  };
-  run_ranks(2, [](Communicator& communicator) {
-    Net net;
-    Other other;
-    Module& mine = communicator.rank() == 0 ? static_cast<Module&>(net) : other;
-    try {
-      DistributedDataParallel ddp(mine, communicator);
-      ADD_FAILURE() << "expected an error";
-    } catch (const Error& error) {
-      EXPECT_STREQ(error.what(),
-                   "the ranks hold different models: rank 0 has 'norm.weight [16]' where rank 1 "
-                   "has 'norm.weight [4, 16]'");
-    }
-  });
-}
-
-TEST(DataParallelErrors, SteppingBeforeFinish) {
-  const auto communicator = make_single_communicator();
-  Net net;
-  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
-  optim::SGD optimizer(net.parameters(), {});
-  loss_of(net, 0, 0, 4).backward();
-  EXPECT_THROW(optimizer.step(), Error);
-  ddp.finish();
-  optimizer.step();
-}
-
-// The message of the Error that `act` throws.
-std::string error_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-TEST(DataParallelErrors, ClippingBeforeFinish) {
-  const auto communicator = make_single_communicator();
-  Net net;
-  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
-  loss_of(net, 0, 0, 4).backward();
-  const std::vector<Parameter> parameters = net.parameters();
-  EXPECT_EQ(error_of([&] { optim::gradient_norm(parameters); }),
-            "gradient clipping: the gradient of a parameter of shape [16, 6] is not reduced over "
-            "the ranks; call finish() of the data parallelism first");
-  EXPECT_THROW(optim::clip_grad_norm(parameters, 1), Error);
-  EXPECT_THROW(optim::clip_grad_value(parameters, 1), Error);
-  ddp.finish();
-  optim::clip_grad_norm(parameters, 1);
-}
-
-// A critic gets gradients that nobody wants while the generator learns. Dropped without finish()
-// they would come back into its next step.
-TEST(DataParallelErrors, DroppingGradientsThatAreOnTheirWay) {
-  run_ranks(2, [](Communicator& communicator) {
-    Net net;
-    DistributedDataParallel ddp(net, communicator, {.placement = {.dtype = DType::f64}});
-    optim::SGD optimizer(net.parameters(), {});
-    {
-      const auto no_sync = ddp.no_sync();
-      loss_of(net, 0, 0, 4).backward();
-    }
-    optimizer.zero_grad();  // nothing has left
-    net.use_spare = true;
-    loss_of(net, 0, 0, 4).backward();
-    EXPECT_EQ(error_of([&] { optimizer.zero_grad(); }),
-              "zero_grad: the gradient of shape [16, 6] is being reduced over the ranks; call "
-              "finish() of the data parallelism first");
-    ddp.finish();
-    optimizer.zero_grad();
-  });
-}
-
-TEST(DataParallelErrors, WeightAfterBackward) {
-  const auto communicator = make_single_communicator();
-  Net net;
-  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
-  net.use_spare = true;
-  ddp.set_weight(4);
-  loss_of(net, 0, 0, 4).backward();
-  EXPECT_EQ(error_of([&] { ddp.set_weight(2); }),
-            "set_weight: gradients of this step are on their way; call it before backward");
-  ddp.finish();
-  ddp.set_weight(2);
-}
-
-TEST(DataParallelErrors, AParameterAddedLater) {
-  struct Growing : Net {
-    std::vector<Linear> more;
-    void visit(Visitor& v) override {
-      Net::visit(v);
-      v("more", more);
-    }
-  };
-  const auto communicator = make_single_communicator();
-  Growing net;
-  net.out.bias = net.spare.bias;
-  DistributedDataParallel ddp(net, *communicator, {.placement = {.dtype = DType::f64}});
-  ddp.finish();
-  net.middle.weight = net.out.bias;  // known
-  ddp.finish();
-  net.more.emplace_back(4, 4);
-  EXPECT_EQ(error_of([&] { ddp.finish(); }),
-            "parameter more.0.weight of shape [4, 4] was added to the module after its "
-            "DistributedDataParallel was made");
-}
-
-TEST(DataParallelErrors, FreezingOnOneRankOnly) {
-  run_ranks(2, [](Communicator& communicator) {
-    Net net;
-    DistributedDataParallel ddp(net, communicator, {.placement = {.dtype = DType::f64}});
-    net.spare.weight.set_frozen(communicator.rank() == 1);
-    try {
-      ddp.finish();
-      ADD_FAILURE() << "expected an error";
-    } catch (const Error& error) {
-      EXPECT_STREQ(error.what(),
-                   "parameter spare.weight is frozen on 1 of 2 ranks: all or none must freeze it");
-    }
-  });
-}
-
 TEST(DataParallel, OtherBucketSizesMoveNothing) {
   const auto communicator = make_single_communicator();
   Net net;
@@ -424,35 +244,6 @@ TEST(DataParallel, RanksThatRunOutEarlyTakePartUntilAllAreDone) {
     optimizer.step();
   }
   for (const Values& found : all) expect_close(found, values_of(alone), 1e-12);
-}
-
-// The others do not wait for the rank whose hook failed, and hear why.
-TEST(DataParallelErrors, AHookThatThrowsOnOneRankFailsAll) {
-  for (const bool later : {false, true}) {
-    run_ranks(3, [&](Communicator& communicator) {
-      communicator.set_timeout(std::chrono::seconds(60));
-      Net net;
-      const CommunicationHook hook = [&](const GradientBucket& bucket) {
-        const auto maybe_fail = [&communicator] {
-          if (communicator.rank() == 1) fail({"no room for factors"});
-          return Work();
-        };
-        if (!later) maybe_fail();
-        return mean_of_bucket(bucket).then(maybe_fail);
-      };
-      DistributedDataParallel ddp(net, communicator, {.hook = hook});
-      try {
-        sum(net(Tensor(Array::full({2, 6}, 1, DType::f32)))).backward();
-        ddp.finish();
-        ADD_FAILURE() << "expected an error on rank " << communicator.rank();
-      } catch (const CollectiveError& error) {
-        EXPECT_NE(std::string(error.what())
-                      .find("the communication hook failed on rank 1: no room for factors"),
-                  std::string::npos)
-            << error.what();
-      }
-    });
-  }
 }
 
 }  // namespace
