@@ -6,12 +6,15 @@
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "lockstep/collectives/mpi/library.h"
 
 namespace lockstep::mpi {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 MPI_Datatype type_of(DType dtype) {
   switch (dtype) {
@@ -38,22 +41,25 @@ MPI_Op op_of(Operation operation) {
 
 // MPI's own waiting keeps a core busy, which others could compute on: 25 MiB over a link of 1
 // Gbit/s cost 217 ms of it. After a while each look is followed by a sleep, of a quarter of the
-// time waited so far, which costs 30 to 40 ms and no time on the link. On one host an answer comes
-// sooner than a sleep ends.
-int wait_politely(MPI_Request* requests, int count, bool one_host) {
-  using Clock = std::chrono::steady_clock;
+// time waited so far or `expected`, which costs 30 ms and no time on the link. On one host an
+// answer comes sooner than a sleep ends. Returns MPI's code, and the time waited in `expected`.
+int wait_politely(MPI_Request* requests, int count, bool one_host, Clock::duration& expected) {
   using std::chrono::microseconds;
   const Clock::time_point start = Clock::now();
+  const Clock::duration usual = std::exchange(expected, {});
   for (;;) {
     int done = 0;
     if (const int code = MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE)) return code;
-    if (done != 0) return MPI_SUCCESS;
     const Clock::duration waited = Clock::now() - start;
+    if (done != 0) {
+      expected = waited;
+      return MPI_SUCCESS;
+    }
     if (waited < microseconds(one_host ? 1000 : 30)) {
       std::this_thread::yield();
     } else {
-      std::this_thread::sleep_for(
-          std::clamp<Clock::duration>(waited / 4, microseconds(20), microseconds(500)));
+      std::this_thread::sleep_for(std::clamp<Clock::duration>(
+          std::max(waited, usual) / 4, microseconds(20), microseconds(1000)));
     }
   }
 }
@@ -97,7 +103,8 @@ class MpiLibrary final : public Library {
                                           op_of(operation), communicator(group), &request)) {
         return code;
       }
-      return wait_politely(&request, 1, one_host(group));
+      Clock::duration expected{};
+      return wait_politely(&request, 1, one_host(group), expected);
     }
     return MPI_Allreduce(MPI_IN_PLACE, values, count, type_of(dtype), op_of(operation),
                          communicator(group));
@@ -159,7 +166,7 @@ class MpiLibrary final : public Library {
   }
 
   int complete(int lane) override {
-    return wait_politely(requests_[lane], 2, lane_on_one_host_[lane]);
+    return wait_politely(requests_[lane], 2, lane_on_one_host_[lane], expected_[lane]);
   }
 
   void error_text(int code, char* text, int capacity) override {
@@ -199,6 +206,7 @@ class MpiLibrary final : public Library {
   std::vector<Group> groups_;
   MPI_Request requests_[kLanes][2];
   bool lane_on_one_host_[kLanes] = {};
+  Clock::duration expected_[kLanes] = {};  // as long as the last exchange of a lane took
   std::vector<int> counts_;
 };
 

@@ -93,6 +93,7 @@ int run_overlap(const GptOptions& options, const DataParallelFlags& flags,
                              {"exposed_ms", 1e3 * shown},
                              {"hidden", 1 - shown / communication},
                              {"processor_ms", 1e3 * (processor[overlapped] - processor[none])},
+                             {"processor_ms_serial", 1e3 * (processor[serial] - processor[none])},
                              {"last_bucket_ms", 1e3 * median(measured.last_bucket)},
                              {"reported_exposed_ms", 1e3 * exposed[overlapped]},
                              {"reported_without_communication_ms", 1e3 * exposed[none]}}
