@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::array kSignals = {SIGTERM, SIGINT, SIGUSR1};
 
-// A signal handler can reach nothing but a global; this is the process's one.
+// A signal handler can reach nothing but globals; these are the process's.
 volatile std::sig_atomic_t requested_signal = 0;
 
 void on_signal(int signal) {
@@ -19,10 +19,19 @@ void terminate_late(int) { alarm(1); }
 
 void terminate_now(int) { _exit(128 + SIGTERM); }
 
+// oneDNN's matrix products use the stack pointer for something else: a handler on the stack of the
+// thread it interrupts would write into the heap. Signals to a process go to its main thread.
+alignas(64) char handlers_stack[64 * 1024];
+
 struct sigaction install(int signal, void (*handler)(int)) {
+  stack_t stack = {};
+  if (sigaltstack(nullptr, &stack) == 0 && (stack.ss_flags & SS_DISABLE) != 0) {
+    stack = {.ss_sp = handlers_stack, .ss_flags = 0, .ss_size = sizeof handlers_stack};
+    sigaltstack(&stack, nullptr);
+  }
   struct sigaction action = {}, before = {};
   action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;
+  action.sa_flags = SA_RESTART | SA_ONSTACK;
   sigemptyset(&action.sa_mask);
   sigaction(signal, &action, &before);
   return before;

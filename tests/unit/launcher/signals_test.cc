@@ -1,0 +1,62 @@
+#include "lockstep/launcher/train/signals.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+
+namespace lockstep::train {
+namespace {
+
+struct sigaction action_of(int signal) {
+  struct sigaction action = {};
+  sigaction(signal, nullptr, &action);
+  return action;
+}
+
+// On the stack of the thread it interrupts it would write into the heap: oneDNN moves the stack
+// pointer there.
+TEST(Signals, HandlersHaveAStackOfTheirOwn) {
+  const DelayedTermination delayed;
+  EXPECT_NE(action_of(SIGTERM).sa_flags & SA_ONSTACK, 0);
+  const StopSignals stop;
+  for (int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+    EXPECT_NE(action_of(signal).sa_flags & SA_ONSTACK, 0);
+  }
+  stack_t stack = {};
+  ASSERT_EQ(sigaltstack(nullptr, &stack), 0);
+  EXPECT_EQ(stack.ss_flags & SS_DISABLE, 0);
+}
+
+TEST(Signals, StopIsRequestedOnceAndWhatWasBeforeComesBack) {
+  const auto before = action_of(SIGUSR1).sa_handler;
+  {
+    const StopSignals stop;
+    EXPECT_FALSE(stop.requested());
+    raise(SIGUSR1);
+    EXPECT_EQ(stop.requested(), SIGUSR1);
+  }
+  EXPECT_EQ(action_of(SIGUSR1).sa_handler, before);
+}
+
+TEST(Signals, DelayedTerminationLeavesASecondToSpeak) {
+  const auto start = std::chrono::steady_clock::now();
+  const pid_t child = fork();
+  if (child == 0) {
+    const DelayedTermination delayed;
+    { const StopSignals stop; }
+    raise(SIGTERM);
+    for (;;) pause();
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 128 + SIGTERM);
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  EXPECT_GE(taken.count(), 0.9);
+  EXPECT_LT(taken.count(), 5);
+}
+
+}  // namespace
+}  // namespace lockstep::train
