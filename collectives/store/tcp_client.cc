@@ -17,6 +17,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint32_t kLargestAnswer = 1u << 30;
+constexpr size_t kReadBytes = size_t{1} << 20;
 constexpr Store::Milliseconds kLongestPoll(500);
 
 class TcpClient final : public Store {
@@ -162,18 +163,23 @@ class TcpClient final : public Store {
 
   absl::Status receive(std::string* body, Milliseconds& left) {
     std::string header(kWireHeaderBytes, '\0');
-    for (std::string* part : {&header, body}) {
-      if (part == body) {
-        const uint32_t length = wire_length(header);
-        if (length > kLargestAnswer) return malformed();
-        body->resize(length);
-      }
-      absl::Status status = transfer_all(part->size(), POLLIN, left, [&](size_t from) {
-        return ::recv(socket_.get(), part->data() + from, part->size() - from, 0);
-      });
-      if (!status.ok()) return status;
+    absl::Status status = receive_rest(&header, 0, left);
+    if (!status.ok()) return status;
+    const uint32_t length = wire_length(header);
+    if (length > kLargestAnswer) return malformed();
+    // A host that is none may claim any length: memory comes as bytes do.
+    while (status.ok() && body->size() < length) {
+      const size_t from = body->size();
+      body->resize(from + std::min<size_t>(length - from, kReadBytes));
+      status = receive_rest(body, from, left);
     }
-    return absl::OkStatus();
+    return status;
+  }
+
+  absl::Status receive_rest(std::string* bytes, size_t from, Milliseconds& left) {
+    return transfer_all(bytes->size() - from, POLLIN, left, [&](size_t done) {
+      return ::recv(socket_.get(), bytes->data() + from + done, bytes->size() - from - done, 0);
+    });
   }
 
   std::mutex mutex_;

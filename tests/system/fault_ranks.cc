@@ -27,6 +27,8 @@ constexpr std::chrono::hours kForEver{1};
 struct Options {
   std::string fault = "none";
   int64_t culprit = 2;
+  int64_t accomplice = -1;
+  int64_t busy = -1;
   int64_t step = 3;
   std::string phase = "forward";
 };
@@ -98,7 +100,9 @@ class FaultyTask final : public train::Task {
   }
 
  private:
-  bool is_culprit() const { return session_.world.rank == options_.culprit; }
+  bool is_culprit() const {
+    return session_.world.rank == options_.culprit || session_.world.rank == options_.accomplice;
+  }
 
   // The middle of a phase.
   void pass(const std::string& phase) {
@@ -106,6 +110,7 @@ class FaultyTask final : public train::Task {
     std::this_thread::sleep_for(kPhase);
     const int64_t step = session_.communicator.activity().now().step;
     if (step != options_.step || phase != options_.phase) return;
+    if (session_.world.rank == options_.busy) std::this_thread::sleep_for(kForEver);
     if (is_culprit() && options_.fault != "none") say_moment();
     if (options_.fault == "shape" || options_.fault == "order") {
       call_wrongly(session_.communicator, options_.fault, is_culprit());
@@ -179,6 +184,10 @@ int main(int argc, char** argv) {
                              "model", "validation", "hook", "hook-caught"}},
                 options.fault);
     command.add({.name = "--culprit", .help = "on which rank"}, options.culprit);
+    command.add({.name = "--accomplice", .help = "a rank that goes wrong as well"},
+                options.accomplice);
+    command.add({.name = "--busy", .help = "a rank that computes for ever when it happens"},
+                options.busy);
     command.add({.name = "--fault-step", .help = "in which step"}, options.step);
     command.add({.name = "--fault-phase",
                  .help = "in which phase of it",

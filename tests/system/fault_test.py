@@ -1,6 +1,5 @@
 """One of four ranks goes wrong: within five seconds of the deadline every other has ended with a
 message that names the culprit and what it was doing, and has written down its last collectives."""
-# labels:
 # full: --rounds 50
 
 import argparse
@@ -37,7 +36,6 @@ class Fault:
     culprit_ends: bool = False
     # Where rank 0, which hosts the store, is the culprit.
     message_of_host: str = ""
-    options: tuple = ()
 
 
 GONE = r"rank {c} is in {at} for .*\. It is gone"
@@ -129,31 +127,39 @@ def check_flight(folder, rank):
         require(span["dur"] >= 0 and span["pid"] == rank, str(span))
 
 
-def check_survivor(fault, culprit, folder, rank, moment):
+def expected(fault, culprit):
+    pattern = fault.message_of_host if culprit == 0 and fault.message_of_host else fault.message
+    return pattern.format(c=culprit, at=f"step {STEP}, phase {fault.phase}")
+
+
+def check_survivor(fault, culprits, folder, rank, moment):
     code, ended = read_end(folder, rank)
     # The launcher may kill a rank that has said everything.
     require(code in (1, -signal.SIGKILL), f"rank {rank} ended with {code}, expected 1")
     text = (folder / f"{rank}.err").read_text()
-    pattern = fault.message_of_host if culprit == 0 and fault.message_of_host else fault.message
-    pattern = pattern.format(c=culprit, at=f"step {STEP}, phase {fault.phase}")
+    pattern = "|".join(expected(fault, culprit) for culprit in culprits)
     require(re.search(pattern, text), f"rank {rank} does not say '{pattern}':\n{text}")
     require(ended - moment <= WITHIN, f"rank {rank} ended {ended - moment:.2f} s after the fault")
     check_flight(folder, rank)
     return ended
 
 
-def run(fault, culprit):
+def command(folder, ranks, *options):
+    (folder / "run").mkdir()
+    return programs.mpirun(ranks, sys.executable, "-S", "-c", RECORDER, folder, PROGRAM, "--timeout",
+                           f"{DEADLINE}s", "--global-batch", 16, "--run-dir", folder / "run",
+                           "--validation-every", 4, *options)
+
+
+def run(fault, culprit, accomplice=-1, busy=-1):
     """Seconds from the fault until the last survivor had ended."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        (folder / "run").mkdir()
-        command = programs.mpirun(
-            RANKS, sys.executable, "-S", "-c", RECORDER, folder, PROGRAM, "--timeout", f"{DEADLINE}s",
-            "--global-batch", 16, "--run-dir", folder / "run", "--validation-every", 4, "--fault",
-            fault.name, "--culprit", culprit, "--fault-step", STEP, "--fault-phase",
-            "forward" if fault.phase == "start" else fault.phase)
         try:
-            job = programs.run(command, timeout=60)
+            job = programs.run(command(
+                folder, RANKS, "--fault", fault.name, "--culprit", culprit, "--accomplice", accomplice,
+                "--busy", busy, "--fault-step", STEP, "--fault-phase",
+                "forward" if fault.phase == "start" else fault.phase), timeout=60)
         finally:
             kill_those_left(folder)
         try:
@@ -164,8 +170,10 @@ def run(fault, culprit):
                 require(job.returncode == 0, f"the job failed ({job.returncode})")
                 return max(read_end(folder, rank)[1] for rank in range(RANKS)) - moment
             require(job.returncode != 0, "mpirun reports success")
-            survivors = [r for r in range(RANKS) if fault.culprit_ends or r != culprit]
-            ends = [check_survivor(fault, culprit, folder, rank, moment) for rank in survivors]
+            survivors = [r for r in range(RANKS)
+                         if fault.culprit_ends or r not in (culprit, accomplice)]
+            ends = [check_survivor(fault, (culprit, accomplice), folder, rank, moment)
+                    for rank in survivors]
             return max(ends) - moment
         except Problem as problem:
             errors = "".join(f"rank {path.stem}: {path.read_text()}"
@@ -201,6 +209,22 @@ class Faults(unittest.TestCase):
                     problems.append(str(problem))
         print_table(dict(sorted(seconds.items())))
         self.assertFalse(problems, f"{len(problems)} of {len(runs)}:\n" + "\n".join(problems))
+
+
+    def test_two_culprits_at_once(self):
+        kill, stop = FAULTS[0], FAULTS[2]
+        for fault, culprit, accomplice in ((kill, 1, 3), (stop, 1, 3), (stop, 0, 2)):
+            run(fault, culprit, accomplice)
+
+    def test_a_survivor_that_computes_says_it_too(self):
+        for culprit in (0, 2):
+            run(FAULTS[0], culprit, busy=1)
+
+    def test_a_job_that_is_slow_does_not_fail(self):
+        with tempfile.TemporaryDirectory() as name:
+            job = programs.run(command(pathlib.Path(name), 16, "--steps", 10, "--fault", "none"),
+                               timeout=120)
+            self.assertEqual(job.returncode, 0, job.stderr)
 
 
 if __name__ == "__main__":

@@ -167,6 +167,29 @@ TEST(MemoryStoreTest, ItsMemoryIsBounded) {
   EXPECT_TRUE(client->set("b", std::string(60, 'x')).ok());
 }
 
+TEST(TcpStoreTest, ItsMemoryIsBounded) {
+  const auto server = host({.token = "secret", .limits = {.value_bytes = 80, .total_bytes = 100}});
+  const auto client = connect(*server);
+  ASSERT_TRUE(client->set("a", std::string(60, 'x')).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(client->set("b", std::string(60, 'x'))));
+  EXPECT_TRUE(absl::IsResourceExhausted(client->set_once("b", std::string(60, 'x')).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(client->set("a", std::string(81, 'x'))));
+  EXPECT_EQ(client->get("a", kSoon)->size(), 60u);
+  // What no message may hold ends the connection; the others go on.
+  EXPECT_TRUE(absl::IsUnavailable(client->set("a", std::string(1 << 20, 'x'))));
+  EXPECT_EQ(connect(*server)->get("a", kSoon)->size(), 60u);
+}
+
+TEST(TcpStoreTest, MoreClientsThanItTakesWaitTheirTurn) {
+  const auto server = host({.token = "secret", .connections = 2});
+  auto first = connect(*server), second = connect(*server);
+  const TcpStoreAddress address{"localhost", server->port(), "secret"};
+  EXPECT_FALSE(connect_tcp_store(address, {.connect_within = kSoon, .answer_within = kSoon}).ok());
+  EXPECT_TRUE(first->set("key", "value").ok());
+  second.reset();
+  EXPECT_EQ(*connect(*server)->get("key", kSoon), "value");
+}
+
 TEST(TcpStoreTest, AWrongTokenIsRefusedAtOnce) {
   const auto server = host();
   for (const char* token : {"", "secre", "secretsecret", "SECRET"}) {
