@@ -13,6 +13,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kMostSpans = 20'000;
 constexpr int kMostRanks = 8;
+constexpr int kThread = 1000;  // where a trace shows phases; communicators come before
 
 double microseconds(Timeline::Clock::duration duration) {
   return std::chrono::duration<double, std::micro>(duration).count();
@@ -37,10 +38,11 @@ std::string Timeline::events() const {
   if (rank >= kMostRanks) return "";
   Json events =
       Json::parse(communicator_.recorder()->to_chrome_trace(rank, origin_)).at("traceEvents");
-  events.push_back({{"name", "process_name"},
+  events.push_back({{"name", "thread_name"},
                     {"ph", "M"},
                     {"pid", rank},
-                    {"args", {{"name", "rank " + std::to_string(rank)}}}});
+                    {"tid", kThread},
+                    {"args", {{"name", "phases"}}}});
   for (const Span& span : spans_) {
     events.push_back({{"name", span.name},
                       {"cat", "phase"},
@@ -48,7 +50,7 @@ std::string Timeline::events() const {
                       {"ts", microseconds(span.begin - origin_)},
                       {"dur", microseconds(span.end - span.begin)},
                       {"pid", rank},
-                      {"tid", "step"},
+                      {"tid", kThread},
                       {"args", {{"step", span.step}}}});
   }
   const std::string text = events.dump();

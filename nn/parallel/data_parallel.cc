@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lockstep/collectives/activity.h"
 #include "lockstep/nn/parallel/buffers.h"
 #include "lockstep/nn/parallel/same_model.h"
 #include "lockstep/runtime/ops/elementwise.h"
@@ -174,7 +175,8 @@ Work DistributedDataParallel::launch(int index) {
 // Nobody knows which collectives of the bucket this rank has made.
 void DistributedDataParallel::fail_hook(const std::exception& error) {
   const std::string reason =
-      concat({"the communication hook failed on rank ", communicator_.rank(), ": ", error.what()});
+      concat({"the communication hook failed on rank ", communicator_.rank(), " in ",
+              communicator_.activity().now().describe(), ": ", error.what()});
   communicator_.abort(reason);
   throw CollectiveError(reason);
 }

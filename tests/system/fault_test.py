@@ -40,6 +40,7 @@ class Fault:
 
 GONE = r"rank {c} is in {at} for .*\. It is gone"
 HOST_GONE = r"rank 0 is in {at} for .*\. It hosts the job's store and is gone or stopped"
+HOOK = r"the communication hook failed on rank {c} in {at}: the hook is broken"
 FAULTS = [
     Fault("kill", GONE, "forward", message_of_host=HOST_GONE),
     Fault("kill", GONE, "backward", message_of_host=HOST_GONE),
@@ -56,9 +57,8 @@ FAULTS = [
           culprit_ends=True),
     Fault("model", r"step 0, phase start: the ranks hold different models: .*"
                    r"rank {c} has 'hidden.weight", "start", culprit_ends=True),
-    Fault("hook", r"rank {c}(:| has failed in) {at}: the hook is broken", "backward",
-          culprit_ends=True),
-    Fault("hook-caught", r"rank {c} all_reduce\(mean\) .* bucket 1, ", "backward", culprit_ends=True),
+    Fault("hook", HOOK, "backward", culprit_ends=True),
+    Fault("hook-caught", HOOK, "backward", culprit_ends=True),
     Fault("validation", ""),
 ]
 

@@ -22,14 +22,18 @@ class SlowLibrary final : public mpi::Library {
   bool initialized() override { return false; }
   int init() override { return 0; }
   int finalize() override { return 0; }
-  int rank() override { return 0; }
-  int size() override { return 1; }
+  int rank(int) override { return 0; }
+  int size(int) override { return 1; }
+  bool one_host(int) override { return true; }
+  int post(int, int, const Exchange&) override { return 0; }
+  int complete(int) override { return 0; }
   int all_reduce(int, void*, int count, DType, mpi::Operation) override {
     if (count > 2) std::this_thread::sleep_for(each_);  // not the agreement before it
     return 0;
   }
   int reduce_scatter(int, const void*, void*, int, DType, mpi::Operation) override { return 0; }
   int all_gather(int, const void*, void*, int, int64_t) override { return 0; }
+  int all_to_all(int, const void*, void*, int) override { return 0; }
   int broadcast(int, void*, int, int) override { return 0; }
   int split(int, int, int, int*) override { return 0; }
   void error_text(int, char* text, int) override { *text = '\0'; }
