@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -82,6 +83,7 @@ class TcpStoreServer::Loop {
   }
 
   int port() const { return port_; }
+  const std::string& token() const { return options_.token; }
 
  private:
   void run() {
@@ -333,6 +335,25 @@ class TcpStoreServer::Loop {
 TcpStoreServer::TcpStoreServer(std::unique_ptr<Loop> loop) : loop_(std::move(loop)) {}
 TcpStoreServer::~TcpStoreServer() = default;
 int TcpStoreServer::port() const { return loop_->port(); }
+const std::string& TcpStoreServer::token() const { return loop_->token(); }
+
+absl::StatusOr<std::string> random_token() {
+  unsigned char bytes[16];
+  if (::getrandom(bytes, sizeof bytes, 0) != sizeof bytes) return system_error("random numbers");
+  std::string token;
+  for (unsigned char byte : bytes) {
+    token += "0123456789abcdef"[byte >> 4];
+    token += "0123456789abcdef"[byte & 15];
+  }
+  return token;
+}
+
+absl::StatusOr<std::unique_ptr<TcpStoreServer>> TcpStoreServer::start_for_ranks(int ranks) {
+  constexpr int kEach = 2, kForStrangers = 64;
+  auto token = random_token();
+  if (!token.ok()) return token.status();
+  return start({.token = *std::move(token), .connections = kEach * ranks + kForStrangers});
+}
 
 absl::StatusOr<std::unique_ptr<TcpStoreServer>> TcpStoreServer::start(Options options) {
   if (absl::Status status = allow_descriptors(options.connections); !status.ok()) return status;

@@ -21,15 +21,21 @@ class TcpStoreServer {
     std::chrono::milliseconds hello_within{10000};  // a new connection that says nothing is closed
   };
   static absl::StatusOr<std::unique_ptr<TcpStoreServer>> start(Options options);
+  // For a job of so many ranks that watch each other, with a random token.
+  static absl::StatusOr<std::unique_ptr<TcpStoreServer>> start_for_ranks(int ranks);
   ~TcpStoreServer();
 
   int port() const;
+  const std::string& token() const;
 
  private:
   class Loop;
   explicit TcpStoreServer(std::unique_ptr<Loop> loop);
   std::unique_ptr<Loop> loop_;
 };
+
+// 128 random bits in hexadecimal digits: for a token.
+absl::StatusOr<std::string> random_token();
 
 struct TcpStoreAddress {
   std::string host;

@@ -12,12 +12,11 @@
 namespace lockstep {
 namespace {
 
-constexpr const char* kVerdict = "watch/verdict";
-constexpr std::string_view kBeats = "watch/beat/";
+// After the name of the job.
+constexpr std::string_view kVerdict = "/verdict";
+constexpr std::string_view kBeats = "/beat/";
 constexpr std::string_view kGone = "gone ";  // the store's own verdict, with the rank
 constexpr Watch::Milliseconds kListenFor{3600 * 1000};
-
-std::string key_of(int rank) { return concat({kBeats, rank}); }
 
 double seconds_since(std::chrono::steady_clock::time_point time) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - time).count();
@@ -37,10 +36,11 @@ Watch::Watch(Communicator& communicator, const std::function<std::unique_ptr<Sto
              Options options)
     : communicator_(communicator),
       options_(std::move(options)),
+      verdict_key_(concat({options_.job, kVerdict})),
       handle_(std::make_shared<Handle>()),
       beats_(connect()),
       verdicts_(connect()) {
-  const absl::Status status = beats_->set_will(kVerdict, concat({kGone, communicator.rank()}));
+  const absl::Status status = beats_->set_will(verdict_key_, concat({kGone, communicator.rank()}));
   LOCKSTEP_CHECK(status.ok(), "watch: ", std::string(status.message()));
   handle_->watch = this;
   communicator_.set_late_handler([handle = handle_](const WorkState& work) {
@@ -114,16 +114,18 @@ void Watch::beat_loop() {
     if (Clock::now() >= due || activity.changes() != told) {
       told = activity.changes();
       due = Clock::now() + options_.beat_every;
-      status = beats_->set(key_of(communicator_.rank()), current_beat().to_text());
+      status = beats_->set(beat_key(communicator_.rank()), current_beat().to_text());
     }
     if (status.ok() && options_.store_host) status = hear_host();
     if (!status.ok()) return lose_store(status);
   } while (!pause(std::min(options_.tell_changes_every, options_.beat_every)));
 }
 
+std::string Watch::beat_key(int rank) const { return concat({options_.job, kBeats, rank}); }
+
 // Who hosts the store cannot be asked for once it is gone: what it did last must be known before.
 absl::Status Watch::hear_host() {
-  const auto text = beats_->get(key_of(*options_.store_host), Milliseconds(0));
+  const auto text = beats_->get(beat_key(*options_.store_host), Milliseconds(0));
   if (absl::IsDeadlineExceeded(text.status())) return absl::OkStatus();  // has not begun yet
   if (!text.ok()) return text.status();
   const std::lock_guard lock(mutex_);
@@ -133,7 +135,7 @@ absl::Status Watch::hear_host() {
 
 void Watch::listen_loop() {
   for (;;) {
-    const auto text = verdicts_->get(kVerdict, kListenFor);
+    const auto text = verdicts_->get(verdict_key_, kListenFor);
     if (absl::IsDeadlineExceeded(text.status())) continue;
     if (!text.ok()) return lose_store(text.status());
     const int gone = number_after(kGone, *text);
@@ -177,22 +179,23 @@ void Watch::conclude(const std::string& report) {
 std::optional<std::string> Watch::settle(const WorkState& work, const std::string& finding) {
   const std::string report = concat({finding, ". Rank ", communicator_.rank(), " waited in ",
                                      work.describe(), " for ", work.timeout.count(), " ms"});
-  const auto there = beats_->set_once(kVerdict, report);
+  const auto there = beats_->set_once(verdict_key_, report);
   if (!there.ok()) return without_store(there.status());
   if (number_after(kGone, *there) >= 0) return std::nullopt;
   return *there;
 }
 
 void Watch::fail(const std::string& reason) {
-  beats_->set_once(kVerdict, reason).status().IgnoreError();
+  beats_->set_once(verdict_key_, reason).status().IgnoreError();
 }
 
 absl::StatusOr<Watch::Beats> Watch::read_beats() {
-  const auto texts = beats_->list(kBeats);
+  const std::string prefix = concat({options_.job, kBeats});
+  const auto texts = beats_->list(prefix);
   if (!texts.ok()) return texts.status();
   Beats beats;
   for (const auto& [key, text] : *texts) {
-    if (const auto beat = Beat::parse(text)) beats.emplace(number_after(kBeats, key), *beat);
+    if (const auto beat = Beat::parse(text)) beats.emplace(number_after(prefix, key), *beat);
   }
   return beats;
 }

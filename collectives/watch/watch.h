@@ -32,6 +32,7 @@ class Watch {
   static constexpr int kBeatsToJudge = 6;
 
   struct Options {
+    std::string job = "job";  // its keys in the store begin so
     Milliseconds beat_every{500};
     // A change of phase is told after so long at most: what a rank that dies was doing is known.
     Milliseconds tell_changes_every{50};
@@ -63,6 +64,7 @@ class Watch {
 
   Beat current_beat();
   void beat_loop();
+  std::string beat_key(int rank) const;
   absl::Status hear_host();
   void listen_loop();
   void conclude(const std::string& report);
@@ -87,6 +89,7 @@ class Watch {
 
   Communicator& communicator_;
   const Options options_;
+  const std::string verdict_key_;
   std::shared_ptr<Handle> handle_;
   std::unique_ptr<Store> beats_;     // for short calls; its end is this rank's
   std::unique_ptr<Store> verdicts_;  // the listener waits in it

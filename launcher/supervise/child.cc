@@ -15,8 +15,30 @@
 namespace lockstep::supervise {
 namespace {
 
-// In the child, between fork and exec.
-[[noreturn]] void become(const ChildOptions& options, int failure_end, pid_t parent) {
+// As exec takes them.
+std::vector<char*> pointers(const std::vector<std::string>& texts) {
+  std::vector<char*> result;
+  for (const std::string& text : texts) result.push_back(const_cast<char*>(text.c_str()));
+  result.push_back(nullptr);
+  return result;
+}
+
+// This process's environment and what is added: of assignments to one name the last.
+std::vector<std::string> environment_with(const std::vector<std::string>& added) {
+  std::map<std::string, std::string> by_name;
+  const auto add = [&](const std::string& assignment) {
+    by_name[assignment.substr(0, assignment.find('='))] = assignment;
+  };
+  for (char** variable = environ; *variable != nullptr; ++variable) add(*variable);
+  for (const std::string& assignment : added) add(assignment);
+  std::vector<std::string> result;
+  for (auto& [name, assignment] : by_name) result.push_back(std::move(assignment));
+  return result;
+}
+
+// In the child, between fork and exec: another thread of the parent may have held any lock.
+[[noreturn]] void become(const ChildOptions& options, char* const* arguments,
+                         char* const* environment, int failure_end, pid_t parent) {
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (::getppid() != parent) ::_exit(1);
@@ -31,15 +53,7 @@ namespace {
   }
   if (options.output >= 0) ::dup2(options.output, STDOUT_FILENO);
   if (options.error >= 0) ::dup2(options.error, STDERR_FILENO);
-  for (const std::string& assignment : options.environment) {
-    const size_t equals = assignment.find('=');
-    ::setenv(assignment.substr(0, equals).c_str(), assignment.c_str() + equals + 1, 1);
-  }
-  std::vector<char*> arguments;
-  for (const std::string& word : options.words)
-    arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
-  ::execv(arguments[0], arguments.data());
+  ::execve(arguments[0], arguments, environment);
   const int error = errno;
   [[maybe_unused]] const ssize_t written = ::write(failure_end, &error, sizeof error);
   ::_exit(127);
@@ -69,9 +83,11 @@ std::multimap<pid_t, pid_t> children_by_parent() {
 absl::StatusOr<pid_t> start_child(const ChildOptions& options) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return absl::InternalError(std::strerror(errno));
+  const std::vector<std::string> environment = environment_with(options.environment);
+  const std::vector<char*> arguments = pointers(options.words), variables = pointers(environment);
   const pid_t parent = ::getpid();
   const pid_t child = ::fork();
-  if (child == 0) become(options, ends[1], parent);
+  if (child == 0) become(options, arguments.data(), variables.data(), ends[1], parent);
   const int fork_error = errno;
   ::close(ends[1]);
   int error = child < 0 ? fork_error : 0;

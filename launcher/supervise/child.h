@@ -18,7 +18,7 @@ struct ChildOptions {
 };
 
 // Starts a program in a process group of its own, with signals as a program expects them, that is
-// asked to end should this process die. Call it from a process with one thread.
+// asked to end should this thread die.
 absl::StatusOr<pid_t> start_child(const ChildOptions& options);
 
 // Makes this process the one that inherits the children of its children, so that none escapes.

@@ -1,13 +1,12 @@
 #include "lockstep/launcher/train/job_watch.h"
 
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <sstream>
+#include <nlohmann/json.hpp>
 
 #include "lockstep/collectives/flight_recorder.h"
 #include "lockstep/collectives/store/tcp_store.h"
@@ -24,18 +23,6 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// 128 bits in hexadecimal digits.
-std::string random_token() {
-  unsigned char bytes[16];
-  LOCKSTEP_CHECK(::getrandom(bytes, sizeof bytes, 0) == sizeof bytes, "no random numbers");
-  std::string token;
-  for (unsigned char byte : bytes) {
-    token += "0123456789abcdef"[byte >> 4];
-    token += "0123456789abcdef"[byte & 15];
-  }
-  return token;
-}
-
 // Where the other ranks find this host.
 std::string own_address(const World& world) {
   if (world.local_size == world.size) return "127.0.0.1";
@@ -45,6 +32,12 @@ std::string own_address(const World& world) {
   return name;
 }
 
+struct Meeting {
+  TcpStoreAddress store;
+  bool by_rank_0 = false;
+  std::string job;  // what this job's keys begin with: others may meet there, too
+};
+
 TcpStoreAddress address_from_environment(const std::string& text) {
   const size_t colon = text.rfind(':');
   const int port = colon == std::string::npos ? 0 : std::atoi(text.c_str() + colon + 1);
@@ -52,25 +45,27 @@ TcpStoreAddress address_from_environment(const std::string& text) {
   return {text.substr(0, colon), port, variable("LOCKSTEP_STORE_TOKEN")};
 }
 
-// Rank 0 says where the store is; the text is host, port and token.
-TcpStoreAddress agree_on_address(Communicator& communicator, const World& world,
-                                 std::unique_ptr<TcpStoreServer>& host) {
-  if (const std::string given = variable("LOCKSTEP_STORE"); !given.empty()) {
-    return address_from_environment(given);
-  }
+// Rank 0 says where the store is.
+Meeting agree_on_meeting(Communicator& communicator, const World& world,
+                         std::unique_ptr<TcpStoreServer>& host) {
   std::string text;
   agree(communicator, "store", [&] {
     if (communicator.rank() != 0) return;
-    const std::string token = random_token();
-    // Each rank has two, and some room for those that come back.
-    host =
-        take(TcpStoreServer::start({.token = token, .connections = 2 * communicator.size() + 64}));
-    text = concat({own_address(world), " ", host->port(), " ", token});
+    TcpStoreAddress address;
+    if (const std::string given = variable("LOCKSTEP_STORE"); !given.empty()) {
+      address = address_from_environment(given);
+    } else {
+      host = take(TcpStoreServer::start_for_ranks(communicator.size()));
+      address = {own_address(world), host->port(), host->token()};
+    }
+    text = nlohmann::json{address.host, address.port, address.token, host != nullptr,
+                          take(random_token())}
+               .dump();
   });
-  std::istringstream words(broadcast_text(communicator, text, 0, "store address"));
-  TcpStoreAddress address;
-  words >> address.host >> address.port >> address.token;
-  return address;
+  const auto said = nlohmann::json::parse(broadcast_text(communicator, text, 0, "store address"));
+  return {.store = {.host = said[0], .port = said[1], .token = said[2]},
+          .by_rank_0 = said[3],
+          .job = said[4]};
 }
 
 }  // namespace
@@ -78,7 +73,7 @@ TcpStoreAddress agree_on_address(Communicator& communicator, const World& world,
 JobWatch::JobWatch(Communicator& communicator, const World& world, Options options)
     : communicator_(communicator), options_(std::move(options)) {
   if (communicator.size() == 1) return;
-  const TcpStoreAddress address = agree_on_address(communicator, world, host_);
+  const Meeting meeting = agree_on_meeting(communicator, world, host_);
   // A host of the store that stands still is condemned when a rank in a collective would be, and
   // never where there is no deadline.
   const milliseconds timeout =
@@ -91,17 +86,17 @@ JobWatch::JobWatch(Communicator& communicator, const World& world, Options optio
   std::string error;
   try {
     watch_ = std::make_unique<Watch>(
-        communicator, [&] { return take(connect_tcp_store(address, client)); },
-        Watch::Options{
-            .beat_every = beat,
-            .tell_changes_every = milliseconds(std::max(50, communicator.size())),
-            .store_host = variable("LOCKSTEP_STORE").empty() ? std::optional(0) : std::nullopt,
-            // Before a launcher that has seen one rank end kills the others.
-            .end_after = milliseconds(200),
-            .end_process = [this](const std::string& report) {
-              write_flight();
-              options_.end_process(report);
-            }});
+        communicator, [&] { return take(connect_tcp_store(meeting.store, client)); },
+        Watch::Options{.job = meeting.job,
+                       .beat_every = beat,
+                       .tell_changes_every = milliseconds(std::max(50, communicator.size())),
+                       .store_host = meeting.by_rank_0 ? std::optional(0) : std::nullopt,
+                       // Before a launcher that has seen one rank end kills the others.
+                       .end_after = milliseconds(200),
+                       .end_process = [this](const std::string& report) {
+                         write_flight();
+                         options_.end_process(report);
+                       }});
   } catch (const Error& failure) {
     error = concat({"rank ", communicator.rank(), ": ", failure.what()});
   }

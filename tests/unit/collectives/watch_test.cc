@@ -149,7 +149,7 @@ TEST(WatchTest, ADeadConnectionIsDeathAtOnce) {
     communicator.set_timeout(milliseconds(60000));
     if (communicator.rank() == 1) {
       const auto dies = memory.connect();
-      ASSERT_TRUE(dies->set_will("watch/verdict", "gone 1").ok());
+      ASSERT_TRUE(dies->set_will("job/verdict", "gone 1").ok());
     }
     communicator.barrier().wait();
     wait_for_verdict(watch);
