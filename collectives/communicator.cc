@@ -102,21 +102,30 @@ void Communicator::set_late_handler(LateHandler handler) {
   late_ = handler ? std::make_shared<const LateHandler>(std::move(handler)) : nullptr;
 }
 
-Work Communicator::launch(std::shared_ptr<WorkState> work, CollectiveOptions options) {
-  work->sequence = sequence_ + 1;
-  work->what = options.what;
-  work->bucket = options.bucket;
-  work->rank = rank_;
-  work->size = size_;
-  work->timeout = timeout_;
-  work->communicator = name_;
+void Communicator::fill_in(WorkState& work, CollectiveOptions options) const {
+  work.sequence = sequence_ + 1;
+  work.what = options.what;
+  work.bucket = options.bucket;
+  work.rank = rank_;
+  work.size = size_;
+  work.timeout = timeout_;
+  work.communicator = name_;
   Activity::Moment moment = activity_->now();
-  work->step = moment.step;
-  work->phase = std::move(moment.phase);
-  work->late = late_;
-  check_arguments(*work, device());
+  work.step = moment.step;
+  work.phase = std::move(moment.phase);
+  work.late = late_;
+}
+
+void Communicator::enlist(const std::shared_ptr<WorkState>& work, CollectiveOptions options) {
+  fill_in(*work, options);
   ++sequence_;
   recorder_->add(work);
+}
+
+Work Communicator::launch(std::shared_ptr<WorkState> work, CollectiveOptions options) {
+  fill_in(*work, options);
+  check_arguments(*work, device());  // one that is refused has no number
+  enlist(work, options);
   start(work);
   return Work(std::move(work));
 }

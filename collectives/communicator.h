@@ -80,9 +80,12 @@ class Communicator {
   Communicator(int rank, int size);
   // For a split: its name, and what it shares with `parent`.
   void descend_from(const Communicator& parent, int color);
+  // Numbers, records and lets watch over a collective that the transport starts by itself.
+  void enlist(const std::shared_ptr<WorkState>& work, CollectiveOptions options);
 
  private:
   virtual void start(const std::shared_ptr<WorkState>& work) = 0;
+  void fill_in(WorkState& work, CollectiveOptions options) const;
   Work launch(std::shared_ptr<WorkState> work, CollectiveOptions options);
 
   int rank_;

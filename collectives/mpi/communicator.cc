@@ -38,7 +38,7 @@ class MpiCommunicator final : public Communicator {
 
   std::unique_ptr<Communicator> split(int color, int key) override {
     const SplitPlace place = agree_on_split(*this, color, key);
-    const auto work = unnumbered(Collective::split);
+    const auto work = own_collective(Collective::split, "split");
     const auto group = std::make_shared<int>(0);
     worker_->submit_split(group_, color, key, work, group);
     work->wait();
@@ -58,7 +58,7 @@ class MpiCommunicator final : public Communicator {
     const auto give_back = [allocation, &memory_of_rank, bytes] {
       memory_of_rank.account(-static_cast<int64_t>(bytes));
     };
-    const auto work = unnumbered(Collective::barrier);
+    const auto work = own_collective(Collective::barrier, "bucket memory");
     worker_->submit_allocation(bytes, work, allocation);
     work->wait();
     if (!allocation->memory) {
@@ -74,15 +74,10 @@ class MpiCommunicator final : public Communicator {
   void abort(std::string_view reason) override { worker_->abort(reason); }
 
  private:
-  // A call of the transport's own: all ranks make it, but it is none of the user's collectives.
-  std::shared_ptr<WorkState> unnumbered(Collective collective) const {
+  std::shared_ptr<WorkState> own_collective(Collective collective, std::string_view what) {
     auto work = std::make_shared<WorkState>();
     work->collective = collective;
-    work->sequence = collectives_started();
-    work->communicator = name();
-    work->rank = rank();
-    work->size = size();
-    work->timeout = timeout();
+    enlist(work, {.what = what});
     return work;
   }
 

@@ -26,6 +26,9 @@ class Pieces {
   // Work on world arrays in shared memory goes through it. Null: none.
   void set_host(HostReduce* host) { host_ = host; }
 
+  // Throws Error, which names two of them, where ranks call different collectives. `place`: where
+  // its array lies in shared memory.
+  void agree(int group, const WorkState& work, int64_t place = -1);
   void check(int code);
 
  private:
@@ -36,7 +39,6 @@ class Pieces {
     DType dtype;
   };
 
-  void agree(int group, const WorkState& work, int64_t place);
   void all_reduce(int group, Values values, ReduceOp reduction, int size,
                   const std::function<bool()>& advanced);
   void all_reduce_half(int group, Values values, ReduceOp reduction);

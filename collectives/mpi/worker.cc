@@ -88,14 +88,16 @@ void Worker::submit(int group, const std::shared_ptr<WorkState>& work) {
 
 void Worker::submit_split(int group, int color, int key, const std::shared_ptr<WorkState>& work,
                           const std::shared_ptr<int>& part) {
-  push(work, [this, group, color, key, part] {
+  push(work, [this, group, color, key, part, state = work.get()] {
+    pieces_.agree(group, *state);
     pieces_.check(library_.split(group, color, key, part.get()));
   });
 }
 
 void Worker::submit_allocation(size_t bytes, const std::shared_ptr<WorkState>& work,
                                const std::shared_ptr<HostAllocation>& allocation) {
-  push(work, [this, bytes, allocation] {
+  push(work, [this, bytes, allocation, state = work.get()] {
+    pieces_.agree(0, *state);
     if (!host_) {
       host_ = std::make_unique<HostReduce>(library_, 0, rank_, size_);
       pieces_.set_host(host_.get());

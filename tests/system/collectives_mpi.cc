@@ -4,6 +4,7 @@
 // ("mismatch reported" on every rank). With --abort every rank aborts ("abort reported").
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
@@ -11,6 +12,8 @@
 #include <string_view>
 #include <thread>
 
+#include "lockstep/collectives/flight_recorder.h"
+#include "lockstep/collectives/work_state.h"
 #include "lockstep/collectives/world.h"
 #include "support/collective_checks.h"
 
@@ -46,6 +49,28 @@ void check_one_per_process() {
   fail({"a second MPI communicator was made"});
 }
 
+// What the transport starts by itself is watched like any other collective.
+void check_bucket_memory_may_take_long(Communicator& communicator) {
+  const milliseconds before = communicator.timeout();
+  std::atomic<int> asked{0};
+  communicator.set_late_handler([&](const WorkState&) {
+    ++asked;
+    return std::optional<std::string>();  // to be waited for
+  });
+  communicator.set_timeout(milliseconds(100));
+  const bool slow = communicator.rank() == communicator.size() - 1;
+  if (slow) std::this_thread::sleep_for(milliseconds(500));
+  communicator.allocate_bucket(1000, DType::f32);
+  communicator.set_late_handler({});
+  communicator.set_timeout(before);
+  if (communicator.size() == 1) return;
+  LOCKSTEP_CHECK(slow || asked > 0, "nobody was asked for a rank that is late");
+  const auto last = communicator.recorder()->last("world");
+  LOCKSTEP_CHECK(
+      last->what == "bucket memory" && last->sequence == communicator.collectives_started(),
+      "the last collective is #", last->sequence, " ", last->what);
+}
+
 void run_abort(std::unique_ptr<Communicator> communicator) {
   communicator->barrier().wait();
   communicator->abort("enough");
@@ -73,6 +98,7 @@ void run_checks(Communicator& communicator) {
   check_texts(communicator);
   check_idle_costs_nothing();
   check_one_per_process();
+  check_bucket_memory_may_take_long(communicator);
   communicator.barrier({.what = "end"}).wait();
   if (communicator.rank() == 0) {
     std::printf("collectives_mpi: all checks passed on %d ranks\n", communicator.size());

@@ -89,7 +89,9 @@ TEST(StoreFuzzTest, AReaderNeverLeavesItsMessage) {
           ASSERT_GE(text.data(), bytes.data());
           ASSERT_LE(text.data() + text.size(), bytes.data() + bytes.size());
       }
-      if (!well) ASSERT_TRUE(reader.at_end());
+      if (!well) {
+        ASSERT_TRUE(reader.at_end());
+      }
     }
     ASSERT_LE(taken, bytes.size());
   }
@@ -113,7 +115,9 @@ TEST(StoreFuzzTest, AHostOutlivesItsGuests) {
     const size_t cut = below(random, bytes.size() + 1);
     send_all(*guest, bytes.substr(0, cut));
     send_all(*guest, bytes.substr(cut));
-    if (round % 50 == 0) ASSERT_TRUE((*client)->add("rounds", 1).ok()) << round;
+    if (round % 50 == 0) {
+      ASSERT_TRUE((*client)->add("rounds", 1).ok()) << round;
+    }
   }
   EXPECT_TRUE((*client)->list("").ok());
 }
@@ -186,7 +190,9 @@ TEST(StoreFuzzTest, WhatIsNoBeatIsNone) {
   ASSERT_TRUE(Beat::parse(beat));
   for (int round = 0; round < 20000; ++round) {
     const auto parsed = Beat::parse(damaged(random, beat));
-    if (parsed) EXPECT_FALSE(parsed->describe().empty());
+    if (parsed) {
+      EXPECT_FALSE(parsed->describe().empty());
+    }
   }
   EXPECT_FALSE(Beat::parse(std::string(100000, '[')));
 }

@@ -285,9 +285,13 @@ TEST(WatchTest, MayEndAtAnyMoment) {
           if (rank == 0) late = communicator.barrier();
           if (rank == 1 && round % 2 == 0) watch.fail("enough");
           std::this_thread::sleep_for(std::chrono::microseconds(100 * (round % 20)));
-          if (rank == 0 && round % 4 < 2) EXPECT_THROW(late.wait(), CollectiveError);
+          if (rank == 0 && round % 4 < 2) {
+            EXPECT_THROW(late.wait(), CollectiveError);
+          }
         }
-        if (rank == 0) EXPECT_THROW(late.wait(), CollectiveError);
+        if (rank == 0) {
+          EXPECT_THROW(late.wait(), CollectiveError);
+        }
       });
     }
     for (std::thread& thread : threads) thread.join();
