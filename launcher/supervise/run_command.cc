@@ -3,12 +3,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 
-#include "lockstep/collectives/store/tcp_store.h"
 #include "lockstep/launcher/supervise/child.h"
 #include "lockstep/launcher/supervise/command_line.h"
 #include "lockstep/launcher/supervise/environment.h"
@@ -50,20 +47,6 @@ struct Started {
     return static_cast<int>(std::max<ssize_t>(::read(ends[0], bytes, sizeof bytes), 0));
   }
 };
-
-// The ranks watch each other through a store that outlives each of them; one that the user names
-// comes first.
-absl::StatusOr<std::unique_ptr<TcpStoreServer>> host_store(int ranks, ChildOptions& options) {
-  const bool named = std::any_of(
-      options.environment.begin(), options.environment.end(),
-      [](const std::string& assignment) { return assignment.starts_with("LOCKSTEP_STORE="); });
-  if (ranks == 1 || named || std::getenv("LOCKSTEP_STORE") != nullptr) return nullptr;
-  auto store = TcpStoreServer::start_for_ranks(ranks);
-  if (!store.ok()) return store.status();
-  options.environment.push_back("LOCKSTEP_STORE=127.0.0.1:" + std::to_string((*store)->port()));
-  options.environment.push_back("LOCKSTEP_STORE_TOKEN=" + (*store)->token());
-  return store;
-}
 
 void explain(int exit_code) {
   if (exit_code <= 128) return;
@@ -161,8 +144,6 @@ int RunCommand::start(const std::vector<std::string>& launcher,
   options.words.insert(options.words.end(), program.begin(), program.end());
 
   Job job(grace_);
-  const auto store = host_store(ranks_, options);
-  if (!store.ok()) return complain(store.status());
   const auto child = start_child(options);
   if (!child.ok()) return complain(child.status());
   const int exit_code = job.watch(*child, is_rank, **output);

@@ -144,25 +144,20 @@ def check_survivor(fault, culprits, folder, rank, moment):
     return ended
 
 
-def lockstep_run(ranks, *command):
-    return [programs.LOCKSTEP, "run", "--oversubscribe", "--prefix-output", "off", "-n", ranks, "--",
-            *command]
-
-
-def command(launch, folder, ranks, *options):
+def command(folder, ranks, *options):
     (folder / "run").mkdir()
-    return launch(ranks, sys.executable, "-S", "-c", RECORDER, folder, PROGRAM, "--timeout",
-                  f"{DEADLINE}s", "--global-batch", 16, "--run-dir", folder / "run",
-                  "--validation-every", 4, *options)
+    return programs.mpirun(ranks, sys.executable, "-S", "-c", RECORDER, folder, PROGRAM, "--timeout",
+                           f"{DEADLINE}s", "--global-batch", 16, "--run-dir", folder / "run",
+                           "--validation-every", 4, *options)
 
 
-def run(fault, culprit, accomplice=-1, busy=-1, launch=programs.mpirun):
+def run(fault, culprit, accomplice=-1, busy=-1):
     """Seconds from the fault until the last survivor had ended."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         try:
             job = programs.run(command(
-                launch, folder, RANKS, "--fault", fault.name, "--culprit", culprit, "--accomplice", accomplice,
+                folder, RANKS, "--fault", fault.name, "--culprit", culprit, "--accomplice", accomplice,
                 "--busy", busy, "--fault-step", STEP, "--fault-phase",
                 "forward" if fault.phase == "start" else fault.phase), timeout=60)
         finally:
@@ -225,13 +220,9 @@ class Faults(unittest.TestCase):
         for culprit in (0, 2):
             run(FAULTS[0], culprit, busy=1)
 
-    def test_the_launcher_knows_of_rank_0_what_it_knows_of_others(self):
-        for fault in (FAULTS[0], FAULTS[2]):
-            run(dataclasses.replace(fault, message_of_host=""), 0, launch=lockstep_run)
-
     def test_a_job_that_is_slow_does_not_fail(self):
         with tempfile.TemporaryDirectory() as name:
-            job = programs.run(command(programs.mpirun, pathlib.Path(name), 16, "--steps", 10, "--fault", "none"),
+            job = programs.run(command(pathlib.Path(name), 16, "--steps", 10, "--fault", "none"),
                                timeout=120)
             self.assertEqual(job.returncode, 0, job.stderr)
 
