@@ -98,7 +98,7 @@ JobWatch::JobWatch(Communicator& communicator, const World& world, Options optio
                          options_.end_process(report);
                        }});
   } catch (const Error& failure) {
-    error = concat({"rank ", communicator.rank(), ": ", failure.what()});
+    error = failure.what();
   }
   agree_on(communicator, "watch", error, 1);
 }

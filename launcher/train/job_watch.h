@@ -15,8 +15,8 @@ class TcpStoreServer;
 namespace lockstep::train {
 
 // Watches over a rank for as long as its job runs. The store that the ranks meet in is the one that
-// LOCKSTEP_STORE (host:port) and LOCKSTEP_STORE_TOKEN name, or one that rank 0 hosts. A world of
-// one has nobody to wait for, and no watch.
+// LOCKSTEP_STORE (host:port) and LOCKSTEP_STORE_TOKEN name on rank 0, or one that it hosts. A world
+// of one has nobody to wait for, and no watch.
 class JobWatch {
  public:
   struct Options {

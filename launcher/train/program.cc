@@ -57,25 +57,28 @@ void apply_machine_options(const TrainOptions& options, const World& world) {
 
 // Where `mpirun` ends a job at its first non-zero exit, ranks leave together.
 int run_body(const Program& program, Session session, JobWatch& watch, Reporter& report) {
-  int code = 1;
+  const int rank = session.world.rank;
   const Activity& activity = session.communicator.activity();
+  const auto end = [&](const std::string& said, const std::string& told) {
+    report(concat({"rank ", rank, ": ", said}));
+    watch.fail(told);
+    end_job(1, session.world.size > 1 ? kToSpeak : kToSpeak.zero());
+  };
+  int code = 1;
   try {
     code = program.body(session);
   } catch (const AgreedFailure& failure) {
-    const bool in_a_step = activity.now().step > 0;
-    // What is wrong from the start is about the job, and said once.
-    if (session.world.rank == 0 || (in_a_step && failure.culprit() >= 0)) report(failure.what());
+    const Activity::Moment left = activity.now();
+    const bool in_a_step = left.step > 0 && left.phase != Activity::Moment().phase;
+    // What is wrong before or after the steps is about the job, and said once.
+    if (rank == 0 || (in_a_step && failure.culprit() >= 0)) report(failure.what());
     if (in_a_step) watch.write_flight();
     code = failure.exit_code();
   } catch (const CollectiveError& failure) {
-    report(concat({"rank ", session.world.rank, ": ", failure.what()}));
-    watch.fail(failure.what());
-    end_job(1, kToSpeak);
+    end(failure.what(), failure.what());
   } catch (const std::exception& failure) {
     const std::string at = concat({activity.now().describe(), ": ", failure.what()});
-    report(concat({"rank ", session.world.rank, ": ", at}));
-    watch.fail(concat({"rank ", session.world.rank, " has failed in ", at}));
-    end_job(1, kToSpeak);
+    end(at, concat({"rank ", rank, " has failed in ", at}));
   }
   try {
     // The store ends with its host: only when nobody watches any more.
@@ -84,8 +87,7 @@ int run_body(const Program& program, Session session, JobWatch& watch, Reporter&
     session.communicator.barrier({.what = "exit"}).wait();
   } catch (const std::exception& failure) {
     // Where the body has failed, the reason has been told.
-    if (code == 0) report(concat({"rank ", session.world.rank, ": ", failure.what()}));
-    if (code == 0) code = 1;
+    if (code == 0) end(failure.what(), failure.what());
   }
   if (code != 0 && session.world.size > 1) end_job(code);
   return code;
@@ -99,8 +101,9 @@ int Program::run(int argc, char** argv) {
   options.add_to(command);
   if (const auto code = command.parse_or_print(argc, argv)) return *code;
   Reporter report(name);
+  World world;
   try {
-    const World world = World::from_env();
+    world = World::from_env();
     apply_machine_options(options, world);
     std::optional<DelayedTermination> delayed;
     if (world.size > 1) delayed.emplace();
@@ -114,6 +117,9 @@ int Program::run(int argc, char** argv) {
                       end_job(1, kToSpeak);
                     }});
     return run_body(*this, {world, *communicator, options}, watch, report);
+  } catch (const AgreedFailure& failure) {
+    if (world.rank == 0) report(failure.what());
+    return failure.exit_code();
   } catch (const UsageError& usage) {
     report(usage.what());
     return 2;

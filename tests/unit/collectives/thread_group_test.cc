@@ -154,12 +154,13 @@ TEST(ThreadGroup, EveryRankLearnsOfAMismatch) {
   for (const Case& each : cases) {
     const auto errors = errors_of(3, [&](Communicator& communicator) {
       if (communicator.rank() == 1) return each.odd(communicator);
-      communicator.all_reduce(Array::empty({4}, DType::f32), ReduceOp::sum).wait();
+      communicator.all_reduce(Array::empty({4}, DType::f32), ReduceOp::sum, {.bucket = 7}).wait();
     });
     for (const std::string& error : errors) {
       SCOPED_TRACE(each.name);
       expect_contains(error, "different collectives");
-      expect_contains(error, "on rank 1 of 3");
+      expect_contains(error, "#1, on rank 1 of 3");
+      expect_contains(error, "all_reduce #1, bucket 7, on rank ");
       expect_contains(error, each.shown);
       expect_contains(error, "all_reduce(sum) of 4 f32");
     }
