@@ -5,7 +5,9 @@ message that names the culprit and what it was doing, and has written down its l
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -15,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import programs
@@ -67,6 +70,10 @@ FAULTS = [
 RECORDER = r"""
 import os, signal, sys, time
 folder, rank, command = sys.argv[1], os.environ["OMPI_COMM_WORLD_RANK"], sys.argv[2:]
+def write(suffix, text):
+    with open(f"{folder}/{rank}.new", "w") as file:
+        file.write(str(text))
+    os.rename(f"{folder}/{rank}.new", f"{folder}/{rank}.{suffix}")
 group = os.getpgrp()
 recorder = os.fork()
 if recorder == 0:
@@ -76,12 +83,10 @@ if recorder == 0:
         os.setpgid(0, group)
         os.dup2(os.open(f"{folder}/{rank}.err", os.O_WRONLY | os.O_CREAT), 2)
         os.execv(command[0], command)
-    with open(f"{folder}/{rank}.pid", "w") as file:
-        file.write(str(program))
+    write("pid", program)
     status = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
     ended = time.clock_gettime(time.CLOCK_BOOTTIME)
-    with open(f"{folder}/{rank}.end", "w") as file:
-        file.write(f"{status} {ended}")
+    write("end", f"{status} {ended}")
     os._exit(status if status >= 0 else 128 - status)
 signal.signal(signal.SIGTERM, lambda *_: None)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(recorder, 0)[1]))
@@ -97,15 +102,16 @@ def require(condition, text):
         raise Problem(text)
 
 
-def kill_those_left(folder):
+def end_those_left(folder):
     """A stopped rank does not end by itself."""
-    for path in folder.glob("*.pid"):
-        if path.with_suffix(".end").exists():
-            continue
-        try:
-            os.kill(int(path.read_text()), signal.SIGKILL)
-        except (ProcessLookupError, ValueError):
-            pass
+    pids = {path: int(path.read_text()) for path in folder.glob("*.pid")}
+    for path, pid in pids.items():
+        if not path.with_suffix(".end").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(not p.with_suffix(".end").exists() for p in pids):
+        time.sleep(0.01)
 
 
 def read_end(folder, rank):
@@ -161,7 +167,7 @@ def run(fault, culprit, accomplice=-1, busy=-1):
                 "--busy", busy, "--fault-step", STEP, "--fault-phase",
                 "forward" if fault.phase == "start" else fault.phase), timeout=60)
         finally:
-            kill_those_left(folder)
+            end_those_left(folder)
         try:
             said = re.search(r"^fault (\S+)", job.stdout, re.MULTILINE)
             require(said, f"there was no fault:\n{job.stdout}")
@@ -179,12 +185,12 @@ def run(fault, culprit, accomplice=-1, busy=-1):
             errors = "".join(f"rank {path.stem}: {path.read_text()}"
                              for path in sorted(folder.glob("*.err")))
             raise Problem(f"{fault.name} in {fault.phase} on rank {culprit}: {problem}\n{errors}"
-                          f"{job.stderr}") from None
+                          f"mpirun ended with {job.returncode}: {job.stderr}") from None
 
 
 def print_table(seconds):
     print(f"{'fault':12} {'phase':10} {'culprit':8} {'rounds':>6} {'median':>8} {'worst':>8}")
-    for (name, phase, culprit), times in seconds.items():
+    for (name, phase, culprit), times in sorted(seconds.items()):
         print(f"{name:12} {phase:10} {culprit:8} {len(times):6} {statistics.median(times):6.2f} s "
               f"{max(times):6.2f} s")
 
@@ -193,32 +199,40 @@ class Faults(unittest.TestCase):
     rounds = 3
     at_once = 3
 
-    def test_every_survivor_names_the_culprit(self):
-        # Rank 0 hosts the store and is the culprit in one round of three.
-        runs = [(fault, (0, 2, 3)[round % 3]) for round in range(self.rounds) for fault in FAULTS]
+    def run_all(self, runs):
+        """Several at once: (kind, arguments of run()). Their times by kind."""
         seconds, problems = collections.defaultdict(list), []
         with concurrent.futures.ThreadPoolExecutor(self.at_once) as pool:
-            jobs = {pool.submit(run, fault, culprit): (fault, culprit) for fault, culprit in runs}
-            for job in concurrent.futures.as_completed(jobs):
-                fault, culprit = jobs[job]
-                kind = (fault.name, fault.phase, "rank 0" if culprit == 0 else "another")
+            jobs = [(kind, pool.submit(run, *arguments)) for kind, arguments in runs]
+            for kind, job in jobs:
                 try:
-                    time = job.result()
-                    seconds[kind].append(time)
+                    taken = job.result()
+                    seconds[kind].append(taken)
                 except (Problem, subprocess.TimeoutExpired) as problem:
                     problems.append(str(problem))
-        print_table(dict(sorted(seconds.items())))
         self.assertFalse(problems, f"{len(problems)} of {len(runs)}:\n" + "\n".join(problems))
+        return seconds
 
+    def test_every_survivor_names_the_culprit(self):
+        # Rank 0 hosts the store and is the culprit in one round of three.
+        runs = [((fault.name, fault.phase, "rank 0" if culprit == 0 else "another"), (fault, culprit))
+                for culprit in itertools.islice(itertools.cycle((0, 2, 3)), self.rounds)
+                for fault in FAULTS]
+        print_table(self.run_all(runs))
 
-    def test_two_culprits_at_once(self):
+    def test_two_culprits_and_a_survivor_that_computes(self):
         kill, stop = FAULTS[0], FAULTS[2]
-        for fault, culprit, accomplice in ((kill, 1, 3), (stop, 1, 3), (stop, 0, 2)):
-            run(fault, culprit, accomplice)
+        self.run_all([(None, arguments) for arguments in
+                      ((kill, 1, 3), (stop, 1, 3), (stop, 0, 2), (kill, 0, -1, 1), (kill, 2, -1, 1))])
 
-    def test_a_survivor_that_computes_says_it_too(self):
-        for culprit in (0, 2):
-            run(FAULTS[0], culprit, busy=1)
+    def test_a_store_that_is_not_there(self):
+        for address, code, message in (("nowhere", 2, "expected host:port"),
+                                       ("127.0.0.1:1", 1, "no store at 127.0.0.1:1 within")):
+            job = programs.run(programs.mpirun(2, PROGRAM, "--timeout", "2s"),
+                               env={**programs.ENVIRONMENT, "LOCKSTEP_STORE": address})
+            self.assertEqual(job.returncode, code, job.stderr)
+            self.assertIn(message, job.stderr)
+            self.assertEqual(len(job.stderr.strip().splitlines()), 1, job.stderr)
 
     def test_a_job_that_is_slow_does_not_fail(self):
         with tempfile.TemporaryDirectory() as name:
