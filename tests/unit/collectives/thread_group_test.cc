@@ -159,7 +159,7 @@ TEST(ThreadGroup, EveryRankLearnsOfAMismatch) {
     for (const std::string& error : errors) {
       SCOPED_TRACE(each.name);
       expect_contains(error, "different collectives");
-      expect_contains(error, "#1, on rank 1 of 3");
+      expect_contains(error, ", on rank 1 of 3");
       expect_contains(error, "all_reduce #1, bucket 7, on rank ");
       expect_contains(error, each.shown);
       expect_contains(error, "all_reduce(sum) of 4 f32");
