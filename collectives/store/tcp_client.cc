@@ -128,10 +128,13 @@ class TcpClient final : public Store {
   absl::Status await(short events, Milliseconds& left) {
     while (left.count() > 0) {
       const Milliseconds part = std::min(left, kLongestPoll);
+      const Clock::time_point before = Clock::now();
       pollfd wanted{socket_.get(), events, 0};
       const int ready = ::poll(&wanted, 1, static_cast<int>(part.count()));
       if (ready > 0) return absl::OkStatus();
-      if (ready == 0) left -= part;
+      if (ready == 0) {
+        left -= std::min(2 * part, std::chrono::ceil<Milliseconds>(Clock::now() - before));
+      }
       if (ready < 0 && errno != EINTR) return system_error("waiting for the store at " + host_);
     }
     return absl::UnavailableError("the store at " + host_ + " does not answer");
