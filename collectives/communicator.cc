@@ -48,7 +48,7 @@ void check_reduction(const WorkState& work) {
 }
 
 void check_arguments(const WorkState& work, Device device) {
-  if (work.collective == Collective::barrier) return;
+  if (work.collective == Collective::barrier || work.collective == Collective::split) return;
   check_array(work, "input", work.input, device);
   check_array(work, "output", work.output, device);
   switch (work.collective) {
@@ -102,7 +102,8 @@ void Communicator::set_late_handler(LateHandler handler) {
   late_ = handler ? std::make_shared<const LateHandler>(std::move(handler)) : nullptr;
 }
 
-void Communicator::fill_in(WorkState& work, CollectiveOptions options) const {
+void Communicator::enlist(const std::shared_ptr<WorkState>& started, CollectiveOptions options) {
+  WorkState& work = *started;
   work.sequence = sequence_ + 1;
   work.what = options.what;
   work.bucket = options.bucket;
@@ -114,17 +115,12 @@ void Communicator::fill_in(WorkState& work, CollectiveOptions options) const {
   work.step = moment.step;
   work.phase = std::move(moment.phase);
   work.late = late_;
-}
-
-void Communicator::enlist(const std::shared_ptr<WorkState>& work, CollectiveOptions options) {
-  fill_in(*work, options);
+  check_arguments(work, device());  // one that is refused has no number
   ++sequence_;
-  recorder_->add(work);
+  recorder_->add(started);
 }
 
 Work Communicator::launch(std::shared_ptr<WorkState> work, CollectiveOptions options) {
-  fill_in(*work, options);
-  check_arguments(*work, device());  // one that is refused has no number
   enlist(work, options);
   start(work);
   return Work(std::move(work));

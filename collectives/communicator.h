@@ -85,7 +85,6 @@ class Communicator {
 
  private:
   virtual void start(const std::shared_ptr<WorkState>& work) = 0;
-  void fill_in(WorkState& work, CollectiveOptions options) const;
   Work launch(std::shared_ptr<WorkState> work, CollectiveOptions options);
 
   int rank_;

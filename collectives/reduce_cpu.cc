@@ -87,8 +87,13 @@ void reduce_typed(ReduceOp reduction, std::span<const void* const> inputs,
       }
     }
     if constexpr (std::is_floating_point_v<A>) {
-      const A factor = A(1) / static_cast<A>(inputs.size());
-      if (reduction == ReduceOp::mean) loops().of<A>().rows.scale_add(factor, total, 0, total, n);
+      const A factor = reduction == ReduceOp::mean ? A(1) / static_cast<A>(inputs.size()) : A(1);
+      const auto scale_to = [&](A* to) { loops().of<A>().rows.scale_add(factor, total, 0, to, n); };
+      if constexpr (std::is_same_v<T, A>) {
+        for (void* output : outputs) scale_to(static_cast<T*>(output) + start);
+        continue;
+      }
+      if (factor != A(1)) scale_to(total);
     }
     for (void* output : outputs) store(total, static_cast<T*>(output) + start, n);
   }
