@@ -1,7 +1,7 @@
 #include "lockstep/launcher/train/signals.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -41,18 +41,18 @@ TEST(Signals, StopIsRequestedOnceAndWhatWasBeforeComesBack) {
 }
 
 TEST(Signals, DelayedTerminationLeavesASecondToSpeak) {
+  // A process of its own, not a fork of this one: under ThreadSanitizer the fork of a process with
+  // threads defers its signals until the next intercepted call, for good.
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   const auto start = std::chrono::steady_clock::now();
-  const pid_t child = fork();
-  if (child == 0) {
-    const DelayedTermination delayed;
-    { const StopSignals stop; }
-    raise(SIGTERM);
-    for (;;) pause();
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 128 + SIGTERM);
+  EXPECT_EXIT(
+      {
+        const DelayedTermination delayed;
+        { const StopSignals stop; }
+        raise(SIGTERM);
+        for (;;) pause();
+      },
+      testing::ExitedWithCode(128 + SIGTERM), "");
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
   EXPECT_GE(taken.count(), 0.9);
   EXPECT_LT(taken.count(), 5);
