@@ -6,6 +6,7 @@
 #include "lockstep/autograd/hooks.h"
 #include "lockstep/autograd/ops/elementwise.h"
 #include "lockstep/runtime/ops/elementwise.h"
+#include "lockstep/runtime/pager.h"
 
 namespace lockstep {
 namespace {
@@ -121,6 +122,7 @@ void Engine::run() {
     const Ref<Node> node = std::move(ready_.back());
     ready_.pop_back();
     run_node(node);
+    ParameterPager::tell_between_ops();
   }
 }
 

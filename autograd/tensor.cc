@@ -87,7 +87,7 @@ void Leaf::zero_grad() {
 }
 
 Into Leaf::offer() {
-  if (busy_) vacate_();
+  if (busy_ || away_) vacate_();
   if (seated_) return {gradient_, has_gradient_ ? 1.0 : 0.0};
   if (!has_gradient_ || !owns_gradient()) return {};
   return {gradient_, 1};
@@ -106,7 +106,7 @@ void Leaf::accumulate(const Tensor& gradient, const Into& offered) {
   const Array& value = gradient.value();
   LOCKSTEP_CHECK(value.shape() == shape_, "a gradient of shape ", value.shape(),
                  " for a tensor of shape ", shape_);
-  if (busy_) vacate_();
+  if (busy_ || away_) vacate_();
   if (offered && value.storage() == offered.destination.storage() && value.same_window(gradient_)) {
     // Already there.
   } else if (has_gradient_ && (seated_ || offered || owns_gradient())) {

@@ -257,6 +257,9 @@ class Leaf final : public Node {
   // anything is written there `vacate` is called, which gives the leaf other memory.
   void set_busy(bool busy) { busy_ = busy; }
   void set_vacate(std::function<void()> vacate) { vacate_ = std::move(vacate); }
+  // While away, the gradient's memory is not there yet (a sharded bucket between passes): before
+  // anything is written, `vacate` is called and brings it.
+  void set_away(bool away) { away_ = away; }
 
  private:
   friend class Engine;
@@ -275,6 +278,7 @@ class Leaf final : public Node {
   bool seated_ = false;
   bool has_gradient_ = false;
   bool busy_ = false;
+  bool away_ = false;
   std::function<void()> hook_;
   std::function<void()> vacate_;
 };

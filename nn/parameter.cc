@@ -1,5 +1,7 @@
 #include "lockstep/nn/parameter.h"
 
+#include <algorithm>
+
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::nn {
@@ -24,17 +26,39 @@ void Parameter::make_tensor(Array value) {
       state_->frozen ? Tensor(std::move(value)) : Tensor(std::move(value), state_->leaf, 0);
 }
 
-void Parameter::seat(Array value) {
+void Parameter::seat(Array value, bool has_values) {
   LOCKSTEP_CHECK(value.shape() == shape(), "a parameter of shape ", shape(),
                  " cannot be seated in an array of shape ", value.shape());
-  if (placed()) kernels::copy_into(tensor().value(), value);
+  if (placed() && !has_values) kernels::copy_into(tensor().value(), value);
   if (!state_->leaf) state_->leaf = Ref<Node>(new Leaf(value));
   make_tensor(std::move(value));
 }
 
+void Parameter::assign(const Array& values) const {
+  LOCKSTEP_CHECK(values.shape() == shape(), "a parameter of shape ", shape(),
+                 " is given values of shape ", values.shape());
+  const Array& own = own_value();
+  if (const Shard* shard = this->shard()) {
+    const Array flat = kernels::contiguous(values).reshape({elements()});
+    kernels::copy_into(flat.narrow(0, shard->begin, own.elements()), own);
+  } else {
+    kernels::copy_into(values, own);
+  }
+}
+
+std::vector<ShardOwner*> shard_owners(std::span<const Parameter> parameters) {
+  std::vector<ShardOwner*> owners;
+  for (const Parameter& parameter : parameters) {
+    if (!parameter || !parameter.shard()) continue;
+    ShardOwner* owner = parameter.shard()->owner;
+    if (std::find(owners.begin(), owners.end(), owner) == owners.end()) owners.push_back(owner);
+  }
+  return owners;
+}
+
 void Parameter::convert(DType dtype) {
   if (this->dtype() == dtype) return;
-  LOCKSTEP_CHECK(!leaf().seated(), "a parameter of shape ", shape(),
+  LOCKSTEP_CHECK(!leaf().seated() && !shard(), "a parameter of shape ", shape(),
                  " cannot be converted: its gradient has a place elsewhere "
                  "(data parallelism)");
   Array value = kernels::cast(tensor().value(), dtype);

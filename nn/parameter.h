@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lockstep/autograd/tensor.h"
 
@@ -48,6 +50,26 @@ struct Placement {
   uint64_t seed = 0;
 };
 
+// Keeps parameters in slices, one on each rank (nn/parallel/sharding.h).
+class ShardOwner {
+ public:
+  virtual ~ShardOwner() = default;
+  // This rank's slices have new values: every rank gets them. A collective call.
+  virtual void values_changed() = 0;
+  // In place, over the ranks. A collective call.
+  virtual void sum(std::span<double> values) = 0;
+  virtual void maximum(std::span<double> values) = 0;
+};
+
+// The part of a parameter that this rank updates: elements [begin, begin + value.elements()), of
+// rank 1; it may have none. The gradient is that of the last finished step.
+struct Shard {
+  int64_t begin = 0;
+  Array value;
+  Array gradient;
+  ShardOwner* owner = nullptr;
+};
+
 // A trained tensor of a module: a handle, copies share it (tied weights). It records shape and
 // initialiser, and gets memory when its module is placed; who places it may later seat its value
 // and gradient elsewhere (in flat buckets) under the module that uses it.
@@ -68,9 +90,9 @@ class Parameter {
   // The same, and an empty tensor for an empty parameter: the bias of a layer without one.
   Tensor tensor_or_empty() const { return state_ ? tensor() : Tensor(); }
 
-  // Gives it memory: `value` has its shape. What it held before moves there. The gradient's seat is
-  // kept.
-  void seat(Array value);
+  // Gives it memory: `value` has its shape. What it held before moves there, unless the values are
+  // there already. The gradient's seat is kept.
+  void seat(Array value, bool has_values = false);
   // New memory of another dtype for a placed parameter, with the values converted. Its gradient is
   // gone. Throws Error where data parallelism or anything else holds its memory's place.
   void convert(DType dtype);
@@ -96,6 +118,16 @@ class Parameter {
   bool reduction_pending() const { return state_->reduction_pending; }
   void set_reduction_pending(bool pending) const { state_->reduction_pending = pending; }
 
+  // Null where every rank updates the whole.
+  const Shard* shard() const { return state_->shard ? &*state_->shard : nullptr; }
+  void set_shard(std::optional<Shard> shard) const { state_->shard = std::move(shard); }
+  // What this rank updates: the shard's value, or all of it.
+  const Array& own_value() const { return shard() ? shard()->value : tensor().value(); }
+  const Array& own_gradient() const { return shard() ? shard()->gradient : leaf().gradient(); }
+  int64_t own_begin() const { return shard() ? shard()->begin : 0; }
+  // Copies the values of the whole, which are the same on all ranks, converting the dtype.
+  void assign(const Array& values) const;
+
   // Identity: equal for tied handles.
   const void* identity() const { return state_.get(); }
 
@@ -107,11 +139,15 @@ class Parameter {
     Ref<Node> leaf;
     bool frozen = false;
     bool reduction_pending = false;
+    std::optional<Shard> shard = {};
   };
   void make_tensor(Array value);
 
   std::shared_ptr<State> state_;
 };
+
+// Those of sharded parameters, each once, in the order of the parameters: the same on all ranks.
+std::vector<ShardOwner*> shard_owners(std::span<const Parameter> parameters);
 
 // State that is not trained: running statistics, counters. A handle, like Parameter. It has the
 // dtype of the placement, or always the one it was made with.

@@ -14,6 +14,7 @@ struct Entry {
   std::string name;
   Array array;
   const void* identity;
+  Parameter parameter = {};  // empty: a buffer
 };
 
 // Tied ones under each of their names.
@@ -21,7 +22,7 @@ struct CollectState final : Visitor {
   std::vector<Entry> entries;
 
   void parameter(const std::string& path, Parameter& value) override {
-    entries.push_back({path, value.tensor().value(), value.identity()});
+    entries.push_back({path, value.tensor().value(), value.identity(), value});
   }
   void buffer(const std::string& path, Buffer& value) override {
     entries.push_back({path, value.array(), value.identity()});
@@ -50,7 +51,7 @@ std::vector<Array> match(const std::vector<Entry>& entries,
   std::unordered_set<const void*> given;
   std::unordered_set<std::string> known;
   std::vector<std::string> mismatched;
-  for (const auto& [name, array, identity] : entries) {
+  for (const auto& [name, array, identity, parameter] : entries) {
     known.insert(name);
     const auto it = values.find(name);
     found.push_back(it == values.end() ? Array() : it->second);
@@ -62,7 +63,7 @@ std::vector<Array> match(const std::vector<Entry>& entries,
                   it->second ? it->second.shape().to_string() : "empty", " there"}));
     }
   }
-  for (const auto& [name, array, identity] : entries) {
+  for (const auto& [name, array, identity, parameter] : entries) {
     if (!given.contains(identity)) report.missing.push_back(name);
   }
   for (const auto& [name, value] : values) {
@@ -100,9 +101,13 @@ LoadReport Module::load_state(const std::map<std::string, Array>& values, bool s
   const std::vector<Entry> entries = entries_of(*this);
   LoadReport report;
   const std::vector<Array> found = match(entries, values, strict, report);
+  std::vector<Parameter> parameters;
   for (size_t i = 0; i < entries.size(); ++i) {
-    if (found[i]) kernels::copy_into(found[i], entries[i].array);
+    const auto& [name, array, identity, parameter] = entries[i];
+    parameters.push_back(parameter);
+    if (found[i]) parameter ? parameter.assign(found[i]) : kernels::copy_into(found[i], array);
   }
+  for (ShardOwner* owner : shard_owners(parameters)) owner->values_changed();
   return report;
 }
 

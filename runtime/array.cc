@@ -51,8 +51,9 @@ bool Array::same_window(const Array& other) const {
 
 void* Array::data() const {
   LOCKSTEP_CHECK(storage_, "an empty array has no data");
+  void* const memory = storage_->data();
   LOCKSTEP_CHECK(storage_->attached(), "the array's memory has been released");
-  return static_cast<char*>(storage_->data()) + offset_ * static_cast<int64_t>(size_of(dtype_));
+  return static_cast<char*>(memory) + offset_ * static_cast<int64_t>(size_of(dtype_));
 }
 
 View Array::view() const {

@@ -9,6 +9,7 @@ namespace lockstep {
 
 class DetectAnomaly;
 class LowPrecisionCopies;
+class ParameterPager;
 class ScopeFrame;
 class TouchedTensors;
 class Tracer;
@@ -29,6 +30,7 @@ struct Context {
   RandomKey random;             // the next random operation's key
   Tracer* tracer = nullptr;     // sees every op of this thread (runtime/trace.h)
   ScopeFrame* scope = nullptr;  // innermost open module (runtime/trace.h)
+  ParameterPager* pager = nullptr;  // of sharded parameters (runtime/pager.h)
   uint64_t next_node_id = 1;    // creation order of autograd nodes
   AutocastState autocast;
   DetectAnomaly* anomaly = nullptr;   // sees every gradient (autograd/anomaly.h)

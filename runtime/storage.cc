@@ -42,6 +42,15 @@ void Storage::attach() {
   if (data_ == nullptr) data_ = backend_of(device_).allocate(bytes_);
 }
 
+Ref<Storage> Storage::unguarded() {
+  return adopt(device_, data_, bytes_, [keep = Ref<Storage>(this)] {});
+}
+
+void Storage::ask_guard() const {
+  const std::shared_ptr<StorageGuard> guard = guard_;  // it may remove itself
+  guard->before_access(const_cast<Storage&>(*this));
+}
+
 void Storage::destroy() {
   if (inline_) {
     this->~Storage();

@@ -4,12 +4,23 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/device.h"
 #include "lockstep/runtime/ref.h"
 
 namespace lockstep {
+
+class Storage;
+
+// Whoever brings what a storage is to hold (values gathered from other ranks) just before somebody
+// looks. Removes itself from the storage when what belongs there is there, or throws Error.
+class StorageGuard {
+ public:
+  virtual ~StorageGuard() = default;
+  virtual void before_access(Storage& storage) = 0;
+};
 
 // Owned memory on one device. Its memory can be given up and attached again (a sharded parameter
 // between uses) while arrays keep referring to it. `version` counts changes of value, so that a
@@ -22,7 +33,12 @@ class Storage final : public RefCounted {
   static Ref<Storage> adopt(Device device, void* data, size_t bytes,
                             std::function<void()> give_back);
 
-  void* data() const { return data_; }
+  // Asks the guard first, where there is one.
+  void* data() const {
+    if (guard_) [[unlikely]]
+      ask_guard();
+    return data_;
+  }
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
   bool attached() const { return data_ != nullptr || bytes_ == 0; }
@@ -30,6 +46,9 @@ class Storage final : public RefCounted {
   // Frees the memory, keeps size and version. `attach` allocates it anew, not initialised.
   void release_memory();
   void attach();
+  void set_guard(std::shared_ptr<StorageGuard> guard) { guard_ = std::move(guard); }
+  // The same memory under another name, without a guard: for who fills it.
+  Ref<Storage> unguarded();
 
   uint64_t version() const { return version_.load(std::memory_order_relaxed); }
   void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
@@ -39,6 +58,7 @@ class Storage final : public RefCounted {
       : data_(data), bytes_(bytes), device_(device), inline_(is_inline) {}
   ~Storage() override = default;
   void destroy() override;
+  void ask_guard() const;
 
   void* data_;
   size_t bytes_;
@@ -46,6 +66,7 @@ class Storage final : public RefCounted {
   Device device_;
   bool inline_;  // header and data share one block
   std::function<void()> give_back_;
+  std::shared_ptr<StorageGuard> guard_;
 };
 
 }  // namespace lockstep

@@ -1,5 +1,7 @@
 #include "lockstep/runtime/trace.h"
 
+#include "lockstep/runtime/pager.h"
+
 namespace lockstep {
 
 ScopeFrame::ScopeFrame(std::string_view name) : name_(name), outer_(context().scope) {
@@ -10,6 +12,7 @@ ScopeFrame::ScopeFrame(std::string_view name) : name_(name), outer_(context().sc
 ScopeFrame::~ScopeFrame() {
   if (Tracer* tracer = context().tracer) tracer->scope_closed(name_);
   context().scope = outer_;
+  ParameterPager::tell_between_ops();
 }
 
 std::string current_scope() {

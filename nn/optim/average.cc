@@ -24,7 +24,7 @@ template <class F>
 void ExponentialMovingAverage::for_each(F&& visit) {
   size_t next = 0;
   for (const nn::NamedParameter& named : module_.named_parameters()) {
-    visit(entries_.at(next++), named.parameter.tensor().value());
+    visit(entries_.at(next++), named.parameter.own_value());
   }
   for (const nn::NamedBuffer& named : module_.named_buffers()) {
     visit(entries_.at(next++), named.buffer.array());
@@ -36,12 +36,18 @@ ExponentialMovingAverage::ExponentialMovingAverage(nn::Module& module, AverageOp
   LOCKSTEP_CHECK(options.decay >= 0 && options.decay <= 1, "ExponentialMovingAverage: decay ",
                  options.decay, ", expected 0 to 1");
   for (const nn::NamedParameter& named : module.named_parameters()) {
-    entries_.push_back({named.name, average_of(named.parameter.tensor().value(), true), true});
+    const nn::Parameter& parameter = named.parameter;
+    entries_.push_back({.name = named.name,
+                        .average = average_of(parameter.own_value(), true),
+                        .averaged = true,
+                        .begin = parameter.own_begin(),
+                        .is_slice = parameter.shard() != nullptr});
   }
   for (const nn::NamedBuffer& named : module.named_buffers()) {
     const Array& value = named.buffer.array();
     const bool averaged = options.average_buffers && is_floating(value.dtype());
-    entries_.push_back({named.name, average_of(value, averaged), averaged});
+    entries_.push_back(
+        {.name = named.name, .average = average_of(value, averaged), .averaged = averaged});
   }
 }
 
@@ -65,6 +71,7 @@ void ExponentialMovingAverage::swap_in() {
     entry.own = kernels::copy(value);
     write(entry.average, value);
   });
+  publish();
   swapped_ = true;
 }
 
@@ -74,12 +81,19 @@ void ExponentialMovingAverage::swap_out() {
     write(entry.own, value);
     entry.own = {};
   });
+  publish();
   swapped_ = false;
+}
+
+void ExponentialMovingAverage::publish() {
+  for (nn::ShardOwner* owner : nn::shard_owners(module_.parameters())) owner->values_changed();
 }
 
 std::vector<ExponentialMovingAverage::State> ExponentialMovingAverage::state() const {
   std::vector<State> result;
-  for (const Entry& entry : entries_) result.push_back({entry.name, entry.average});
+  for (const Entry& entry : entries_) {
+    result.push_back({entry.name, entry.average, entry.begin, entry.is_slice});
+  }
   result.push_back({"n_averaged", updates_});
   return result;
 }
@@ -90,7 +104,8 @@ void ExponentialMovingAverage::load_state(const std::vector<State>& given) {
                  " entries, expected ", own.size());
   for (size_t i = 0; i < own.size(); ++i) {
     LOCKSTEP_CHECK(given[i].name == own[i].name && given[i].values &&
-                       given[i].values.shape() == own[i].values.shape(),
+                       given[i].values.shape() == own[i].values.shape() &&
+                       given[i].begin == own[i].begin,
                    "ExponentialMovingAverage: load_state: entry ", i, " is ", given[i].name,
                    ", expected ", own[i].name, " of shape ", own[i].values.shape());
   }

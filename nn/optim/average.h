@@ -19,6 +19,7 @@ struct AverageOptions {
 // An exponential moving average of a module's weights: average = decay * average + (1 - decay) *
 // weight at each update(), which goes after the optimizer's step; the first takes the weights as
 // they are. 16-bit weights are averaged in f32. The module has to be placed, and to outlive this.
+// Of sharded parameters each rank averages its slice; then swapping is a collective call.
 class ExponentialMovingAverage {
  public:
   explicit ExponentialMovingAverage(nn::Module& module, AverageOptions options = {});
@@ -45,10 +46,13 @@ class ExponentialMovingAverage {
   void swap_out();
 
   // What a run needs to go on: the averages under the names of what they average, and "n_averaged".
-  // They share this object's memory.
+  // They share this object's memory. Of a sharded parameter this rank has the elements from
+  // `begin` on.
   struct State {
     std::string name;
     Array values;
+    int64_t begin = 0;
+    bool is_slice = false;
   };
   std::vector<State> state() const;
   // Copies what state() gave. Throws Error where the entries are not those of this module.
@@ -60,10 +64,13 @@ class ExponentialMovingAverage {
     std::string name;
     Array average;
     bool averaged;
+    int64_t begin = 0;
+    bool is_slice = false;
     Array own = {};  // what the module had, while the averages are in
   };
   template <class F>
   void for_each(F&& visit);
+  void publish();
 
   nn::Module& module_;
   AverageOptions options_;

@@ -10,7 +10,7 @@ namespace lockstep::optim {
 
 // The norm of all gradients together, as of one vector; those of frozen parameters are not counted.
 // norm_type is above 0 or infinity. The 2-norm is summed in double, in an order that depends on the
-// list alone. Infinite or NaN where a gradient is.
+// list alone. Infinite or NaN where a gradient is. A collective call where parameters are sharded.
 double gradient_norm(std::span<const nn::Parameter> parameters, double norm_type = 2);
 
 // What to multiply gradients by so that their norm is at most `max_norm`:

@@ -1,6 +1,8 @@
 #include "lockstep/nn/optim/lamb.h"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "lockstep/runtime/error.h"
 #include "lockstep/runtime/ops/elementwise.h"
@@ -8,7 +10,7 @@
 namespace lockstep::optim {
 namespace {
 
-double length_of(const Array& x) { return std::sqrt(kernels::of(x).sum_of_squares(x.view())); }
+double sum_of_squares(const Array& x) { return kernels::of(x).sum_of_squares(x.view()); }
 
 }  // namespace
 
@@ -36,9 +38,24 @@ void Lamb::prepare(Item& item) {
 }
 
 void Lamb::finish(std::span<const Item> items) {
+  // Squared lengths of value and direction; of sharded parameters all ranks' slices count.
+  std::vector<double> squares;
+  for (const Item& item : items) {
+    squares.push_back(sum_of_squares(value_of(item)));
+    squares.push_back(sum_of_squares(state_of(item, 2)));
+  }
+  for (nn::ShardOwner* owner : nn::shard_owners(parameters())) {
+    std::vector<double> sums = squares;
+    owner->sum(sums);
+    for (size_t i = 0; i < items.size(); ++i) {
+      const nn::Shard* shard = parameter_of(items[i]).shard();
+      if (shard && shard->owner == owner) std::copy_n(&sums[2 * i], 2, &squares[2 * i]);
+    }
+  }
+  const double* square = squares.data();
   for (const Item& item : items) {
     const Array &value = value_of(item), &direction = state_of(item, 2);
-    const double own = length_of(value), length = length_of(direction);
+    const double own = std::sqrt(*square++), length = std::sqrt(*square++);
     const double trust = own > 0 && length > 0 ? own / length : 1;
     kernels::scale_add(-options(item.group).learning_rate * trust, direction, 1, value);
   }

@@ -31,6 +31,7 @@ class Muon final : public GroupedOptimizer<MuonOptions> {
   using GroupedOptimizer::GroupedOptimizer;
 
  private:
+  bool works_on_slices() const override { return false; }
   std::vector<StateKind> state_kinds(int group) const override;
   void prepare(Item& item) override;
   void finish(std::span<const Item> items) override;

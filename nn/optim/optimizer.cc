@@ -59,6 +59,10 @@ void Optimizer::Item::check_state(int states) const {
 
 void Optimizer::make_state() {
   if (!scalars_.empty()) return;
+  for (const nn::Parameter& parameter : parameters_) {
+    LOCKSTEP_CHECK(!parameter.shard() || works_on_slices(),
+                   "this optimizer needs whole parameters; they are sharded over the ranks");
+  }
   for (int group = 0; group < groups_; ++group) kinds_.push_back(state_kinds(group));
   arrays_.resize(parameters_.size());
   for (int kind = 0; kind < UpdateRun::kStates; ++kind) make_arrays(kind);
@@ -70,22 +74,45 @@ void Optimizer::make_state() {
   }
 }
 
-// State mirrors the memory of the values, so that what is one run there is one run here.
+// What is one run in the memory of the values is one here: neighbours stay neighbours, and only what
+// lies between them (others' slices, other optimizers' parameters) is left out.
 void Optimizer::make_arrays(int kind) {
-  std::map<const Storage*, Array> mirrors;
+  struct Place {
+    size_t parameter;
+    Array value;
+    int64_t at;  // elements from the start of the state's memory
+  };
+  std::map<const Storage*, std::vector<Place>> places;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const std::vector<StateKind>& kinds = kinds_[static_cast<size_t>(group_of_[i])];
     if (kind >= static_cast<int>(kinds.size())) continue;
-    const Array& value = parameters_[i].tensor().value();
-    Array& mirror = mirrors[value.storage().get()];
-    if (!mirror) {
-      const size_t elements = value.storage()->bytes() / size_of(value.dtype());
-      mirror = Array::zeros({static_cast<int64_t>(elements)}, value.dtype(), value.device());
+    const Array& value = parameters_[i].own_value();
+    places[value.storage().get()].push_back({i, value, 0});
+  }
+  for (auto& [storage, list] : places) {
+    std::stable_sort(list.begin(), list.end(), [](const Place& a, const Place& b) {
+      return a.value.offset() < b.value.offset();
+    });
+    const int64_t item = static_cast<int64_t>(size_of(list.front().value.dtype()));
+    const int64_t boundary = 64 / item;
+    const auto rounded = [&](int64_t x) { return (x + boundary - 1) / boundary * boundary; };
+    int64_t end = 0, end_there = 0;  // of the part before, here and among the values
+    for (Place& place : list) {
+      const int64_t gap = place.value.offset() - end_there;
+      place.at = gap >= 0 && gap < boundary ? end + gap : rounded(end);
+      end = place.at + place.value.elements();
+      end_there = place.value.offset() + place.value.elements();
     }
-    Array& array = arrays_[i].of[kind];
-    array = Array(mirror.storage(), value.dtype(), value.shape(), value.strides(), value.offset());
-    const double initial = kinds[static_cast<size_t>(kind)].initial;
-    if (initial != 0) kernels::fill(array, initial);
+    const Array& first = list.front().value;
+    const Array memory = Array::zeros({end}, first.dtype(), first.device());
+    for (const Place& place : list) {
+      const Array& value = place.value;
+      Array& array = arrays_[place.parameter].of[kind];
+      array = Array(memory.storage(), value.dtype(), value.shape(), value.strides(), place.at);
+      const size_t group = static_cast<size_t>(group_of_[place.parameter]);
+      const double initial = kinds_[group][static_cast<size_t>(kind)].initial;
+      if (initial != 0) kernels::fill(array, initial);
+    }
   }
 }
 
@@ -104,8 +131,8 @@ void Optimizer::collect_items(double gradient_scale) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const nn::Parameter& parameter = parameters_[i];
     if (parameter.frozen() || !parameter.leaf().has_gradient()) continue;
-    const Array& value = parameter.tensor().value();
-    const Array& gradient = parameter.leaf().gradient();
+    const Array& value = parameter.own_value();
+    const Array& gradient = parameter.own_gradient();
     LOCKSTEP_CHECK(value.contiguous() && gradient.dtype() == value.dtype(),
                    "optimizer step: parameter ", i, " is ", value.dtype(), " ", value.shape(),
                    ", its gradient ", gradient.dtype(),
@@ -131,7 +158,7 @@ void Optimizer::run_kernels() {
   std::vector<RunCandidate> candidates;
   size_t next = 0;
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    const Array& value = parameters_[i].tensor().value();
+    const Array& value = parameters_[i].own_value();
     RunCandidate candidate{.run = {.parameter = value.data()}, .storage = value.storage().get()};
     if (next < items_.size() && items_[next].parameter == static_cast<int>(i)) {
       candidate.run = items_[next].run;
@@ -143,7 +170,7 @@ void Optimizer::run_kernels() {
   for (const RunCandidate& joined : joined_runs(std::move(candidates))) {
     by_op[joined.op].push_back(joined.run);
   }
-  Kernels& device = kernels::of(parameters_.front().tensor().value());
+  Kernels& device = kernels::of(parameters_.front().own_value());
   for (const auto& [op, runs] : by_op) {
     device.update(op, runs.data(), static_cast<int>(runs.size()));
   }
@@ -163,6 +190,7 @@ void Optimizer::step(double gradient_scale) {
   finish(items_);
   gradients_.clear();
   for (const Item& item : items_) value_of(item).storage()->bump_version();
+  for (nn::ShardOwner* owner : nn::shard_owners(parameters_)) owner->values_changed();
 }
 
 std::vector<Optimizer::State> Optimizer::state() {
@@ -173,7 +201,12 @@ std::vector<Optimizer::State> Optimizer::state() {
       const Array& array = arrays_[i].of[kind];
       if (!array) continue;
       const StateKind& own = kinds_[static_cast<size_t>(group_of_[i])][static_cast<size_t>(kind)];
-      if (own.saved) result.push_back({own.name, static_cast<int>(i), array});
+      if (!own.saved) continue;
+      result.push_back({.name = own.name,
+                        .parameter = static_cast<int>(i),
+                        .values = array,
+                        .begin = parameters_[i].own_begin(),
+                        .is_slice = parameters_[i].shard() != nullptr});
     }
   }
   for (size_t kind = 0; kind < scalars_.size(); ++kind) {
@@ -197,9 +230,10 @@ void Optimizer::load_state(std::span<const State> given) {
     LOCKSTEP_CHECK(found != known.end(), "load_state: no ", entry.name, " of parameter ",
                    entry.parameter);
     const Array& values = found->second->values;
-    LOCKSTEP_CHECK(values && values.shape() == entry.values.shape(), "load_state: ", entry.name,
-                   " of parameter ", entry.parameter, " has another shape than ",
-                   entry.values.shape());
+    LOCKSTEP_CHECK(values && values.shape() == entry.values.shape() &&
+                       found->second->begin == entry.begin,
+                   "load_state: ", entry.name, " of parameter ", entry.parameter,
+                   " has another shape than ", entry.values.shape(), ", or is of another slice");
   }
   for (const State& entry : own) {
     const Array& values = known[{entry.name, entry.parameter}]->values;

@@ -35,8 +35,9 @@ std::vector<ParameterGroup> decay_matrices_only(const std::vector<nn::Parameter>
 // Updates parameters in place, through fused kernels over runs of parameters that lie side by side
 // in one storage, with nothing or the padding to a 64-byte boundary between them. A parameter that
 // is frozen or has no gradient is left alone, and so are its state and its count of steps. State
-// has the layout of the parameters' memory and is made at the first step; after it, a step
-// allocates nothing on the device, unless a gradient is not contiguous. Values have to be.
+// lies in the order of the parameters' memory and is made at the first step; after it, a step
+// allocates nothing on the device, unless a gradient is not contiguous. Values have to be. Of
+// sharded parameters each rank updates its slice, and step() is a collective call.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -62,11 +63,14 @@ class Optimizer {
 
   // The arrays that a run needs to go on, under PyTorch's names: "exp_avg" of parameter i of
   // parameters(), in its shape and dtype, or "step", rank 0 and f64; parameter -1 where it belongs
-  // to all together. Made now if the first step has not been. They share the optimizer's memory.
+  // to all together. Of a sharded parameter this rank has a slice: rank 1, of the elements that
+  // begin at `begin`. Made now if the first step has not been. They share the optimizer's memory.
   struct State {
     std::string name;
     int parameter;
     Array values;
+    int64_t begin = 0;
+    bool is_slice = false;
   };
   virtual std::vector<State> state();
   // Copies what state() gave. Throws Error where the entries are not those of this optimizer.
@@ -118,8 +122,13 @@ class Optimizer {
   // After the kernel has run.
   virtual void finish(std::span<const Item>) {}
 
-  const Array& value_of(const Item& item) const {
-    return parameters_[static_cast<size_t>(item.parameter)].tensor().value();
+  // Whether a slice of a parameter can be updated without the rest.
+  virtual bool works_on_slices() const { return true; }
+
+  // This rank's part of it.
+  const Array& value_of(const Item& item) const { return parameter_of(item).own_value(); }
+  const nn::Parameter& parameter_of(const Item& item) const {
+    return parameters_[static_cast<size_t>(item.parameter)];
   }
   const Array& state_of(const Item& item, int kind) const {
     return arrays_[static_cast<size_t>(item.parameter)].of[kind];

@@ -57,9 +57,15 @@ DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& c
   LOCKSTEP_CHECK(communicator_.size() < kLateUnit, "data parallelism over ", communicator_.size(),
                  " ranks");
   check_same_model(communicator_, parameters_);
+  wrap_hook();
   choose_members();
-  place_module(module);
-  std::vector<Array> state{values_};
+  std::vector<Array> state;
+  if (options_.shard == ShardLevel::none) {
+    place_module(module);
+    state.push_back(values_);
+  } else {
+    make_sharding();
+  }
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (member_of_[i] == kOutside) state.push_back(parameters_[i].parameter.tensor().value());
   }
@@ -67,7 +73,8 @@ DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& c
   for (const NamedBuffer& named : buffers) state.push_back(named.buffer.array());
   if (options_.broadcast_buffers) buffers_ = std::move(buffers);
   broadcast_values(communicator_, state, "initial state");
-  reducer_.emplace(layout_.bucket_of, static_cast<int>(layout_.buckets.size()),
+  reducer_.emplace(sharding_ ? sharding_->bucket_of() : layout_.bucket_of,
+                   static_cast<int>(bucket_count()),
                    [this](int bucket) { return launch(bucket); });
   attach_hooks();
 }
@@ -80,11 +87,18 @@ DistributedDataParallel::~DistributedDataParallel() {
     leaf.set_vacate({});
     named.parameter.set_reduction_pending(false);
   }
+  sharding_.reset();  // before what it refers to
 }
 
 // Last parameter first: about the order in which backward finishes them.
 void DistributedDataParallel::choose_members() {
   member_of_.assign(parameters_.size(), kOutside);
+  if (options_.shard != ShardLevel::none) {  // frozen ones have buckets of their own
+    members_.resize(parameters_.size());
+    std::iota(members_.begin(), members_.end(), 0);
+    member_of_ = members_;
+    return;
+  }
   for (int i = static_cast<int>(parameters_.size()) - 1; i >= 0; --i) {
     if (parameters_[i].parameter.frozen()) continue;
     member_of_[i] = static_cast<int>(members_.size());
@@ -97,6 +111,31 @@ void DistributedDataParallel::place_module(Module& module) {
   std::vector<int> order(members_.size());
   std::iota(order.begin(), order.end(), 0);
   move_into(packed(order));
+}
+
+void DistributedDataParallel::make_sharding() {
+  const bool whole = options_.shard < ShardLevel::parameters;
+  LOCKSTEP_CHECK(!options_.tune_bucket_sizes,
+                 "sharding: bucket sizes cannot be tried out, slices stay where they are");
+  LOCKSTEP_CHECK(!options_.hook || !reduces_each_micro_batch(),
+                 "sharding: a communication hook sees one reduction a step, sharded gradients have "
+                 "one for each micro-batch; reduce_dtype works with them");
+  if (whole && !module_.placed()) module_.place(options_.placement);
+  std::vector<Sharding::Group> groups =
+      whole ? groups_by_size(parameters_, options_.placement.dtype, options_.bucket_sizes)
+            : groups_by_block(parameters_);
+  sharding_ = std::make_unique<Sharding>(
+      parameters_, std::move(groups), communicator_,
+      Sharding::Options{.level = options_.shard,
+                        .placement = options_.placement,
+                        .reduce_dtype = options_.reduce_dtype,
+                        .hook = options_.hook,
+                        .prefetch = options_.prefetch});
+  if (module_.placed()) return;
+  for (auto& [name, buffer] : module_.named_buffers()) {
+    buffer.place(options_.placement.dtype, options_.placement.device);
+  }
+  module_.mark_placed();
 }
 
 // Values and gradients of all members, with what they hold, to flat memory of this layout.
@@ -139,16 +178,24 @@ void DistributedDataParallel::on_fired(int index) {
   }
 }
 
-// A gradient is about to be written to a bucket that has left.
+// A gradient is about to be written to a bucket that has left, or has no memory yet.
 void DistributedDataParallel::vacate(int index) {
+  if (sharding_ && !reducer_->has_left(reducer_->bucket_of(index))) {
+    return sharding_->open(reducer_->bucket_of(index));
+  }
   Leaf& leaf = parameters_[index].parameter.leaf();
   leaf.set_busy(false);
+  leaf.set_away(false);
   leaf.set_has_gradient(false);  // what is there stays there
   leaf.seat_gradient({});
   late_[index] = true;
 }
 
 Work DistributedDataParallel::launch(int index) {
+  if (sharding_) {
+    sharding_->reduce(index, weight_);
+    return Work();
+  }
   const FlatLayout::Bucket& bucket = layout_.buckets[index];
   GradientBucket out{communicator_, index, layout_.bucket(gradients_, index), {}};
   for (int member : bucket.members) {
@@ -162,14 +209,23 @@ Work DistributedDataParallel::launch(int index) {
   } else if (weight_ != 1) {
     kernels::scale_add(weight_, out.values, 0, out.values);
   }
-  if (!options_.hook) return mean_of_bucket(out);
-  try {
-    return options_.hook(out);
-  } catch (const CollectiveError&) {
-    throw;
-  } catch (const std::exception& error) {
-    fail_hook(error);
+  return options_.hook ? options_.hook(out) : mean_of_bucket(out);
+}
+
+void DistributedDataParallel::wrap_hook() {
+  if (!options_.hook && options_.reduce_dtype && options_.shard == ShardLevel::none) {
+    options_.hook = compress_to(*options_.reduce_dtype);
   }
+  if (!options_.hook) return;
+  options_.hook = [this, hook = std::move(options_.hook)](const GradientBucket& bucket) {
+    try {
+      return hook(bucket);
+    } catch (const CollectiveError&) {
+      throw;
+    } catch (const std::exception& error) {
+      fail_hook(error);
+    }
+  };
 }
 
 // Nobody knows which collectives of the bucket this rank has made.
@@ -187,21 +243,44 @@ void DistributedDataParallel::set_weight(double weight) {
   weight_ = weight;
 }
 
-StepReport DistributedDataParallel::finish(const StepReport& mine) {
-  OnlyKnown known(parameters_);
-  known("", module_);
-  const auto start = std::chrono::steady_clock::now();
+void DistributedDataParallel::finish_reductions() {
   try {
     reducer_->flush();
+    if (sharding_) sharding_->end_round();
   } catch (const CollectiveError&) {
     throw;
   } catch (const std::exception& error) {
     fail_hook(error);
   }
+}
+
+void DistributedDataParallel::reduce() {
+  LOCKSTEP_CHECK(reduces_each_micro_batch(),
+                 "reduce: only sharded gradients are reduced before finish()");
+  finish_reductions();
+  reducer_->next_step();
+}
+
+// Whether this rank has a gradient of it in this step.
+bool DistributedDataParallel::used(size_t index) const {
+  if (late_[index]) return true;
+  return sharding_ ? sharding_->used(static_cast<int>(index))
+                   : parameters_[index].parameter.leaf().has_gradient();
+}
+
+StepReport DistributedDataParallel::finish(const StepReport& mine) {
+  OnlyKnown known(parameters_);
+  known("", module_);
+  const auto start = std::chrono::steady_clock::now();
+  // For the memory of gradients, and for parameters.
+  const std::chrono::nanoseconds waited = sharding_ ? sharding_->take_waited() : exposed_.zero();
+  finish_reductions();
   const Control total = control(mine);
   reduce_late(total.uses);
   broadcast_buffers(communicator_, buffers_);
   exposed_ = std::chrono::steady_clock::now() - start;
+  exposed_ += waited;
+  if (sharding_) sharding_->take_waited();  // is in it
   const int size = communicator_.size();
   if (total.weight > 0 && total.weight != size) scale_gradients(size / total.weight);
   end_step(total.uses);
@@ -222,8 +301,7 @@ DistributedDataParallel::Control DistributedDataParallel::control(const StepRepo
   }
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = parameters_[i].parameter;
-    const bool used = parameter.leaf().has_gradient() || late_[i];
-    uses[i] = (used ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
+    uses[i] = (used(i) ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
   }
   communicator_.all_reduce(array, ReduceOp::sum, {.what = "step control"}).wait();
   Control total{.weight = fields[kWeight], .seconds = fields[kSeconds]};
@@ -259,8 +337,9 @@ void DistributedDataParallel::reduce_late(const std::vector<Use>& uses) {
   const Array flat = Array::zeros({layout.elements}, like.dtype(), like.device());
   for (size_t i = 0; i < late.size(); ++i) {
     // Nothing came where the backward pass threw just before.
-    if (weight_ == 0 || !late_[late[i]] || !parameters_[late[i]].parameter.leaf().has_gradient())
+    if (weight_ == 0 || !late_[late[i]] || !parameters_[late[i]].parameter.leaf().has_gradient()) {
       continue;
+    }
     const Array& mine = parameters_[late[i]].parameter.leaf().gradient();
     kernels::scale_add(weight_, mine, 0, layout.window(flat, static_cast<int>(i), shapes[i]));
   }
@@ -269,6 +348,10 @@ void DistributedDataParallel::reduce_late(const std::vector<Use>& uses) {
     Leaf& leaf = parameters_[late[i]].parameter.leaf();
     const Array total = layout.window(flat, static_cast<int>(i), shapes[i]);
     const int member = member_of_[late[i]];
+    if (sharding_) {
+      sharding_->add_late(late[i], total);
+      continue;
+    }
     leaf.set_has_gradient(false);
     if (member == kOutside) {
       leaf.seat_gradient(kernels::copy(total));
@@ -281,6 +364,7 @@ void DistributedDataParallel::reduce_late(const std::vector<Use>& uses) {
 }
 
 void DistributedDataParallel::scale_gradients(double factor) {
+  if (sharding_) return sharding_->scale_gradients(factor);
   kernels::scale_add(factor, gradients_, 0, gradients_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = parameters_[i].parameter;
@@ -299,11 +383,15 @@ void DistributedDataParallel::end_step(const std::vector<Use>& uses) {
   std::fill(late_.begin(), late_.end(), false);
   weight_ = 1;
   first_fired_.reset();
-  std::vector<int> order = reducer_->order();
+  const std::vector<int> order = reducer_->order();
   reducer_->next_step();
-  adopt_thawed(uses);
+  if (sharding_) {
+    sharding_->end_step();
+  } else {
+    adopt_thawed(uses);
+  }
   if (!packed_ && std::any_of(uses.begin(), uses.end(), [](const Use& use) { return use.used; })) {
-    pack_in_observed_order(std::move(order));
+    pack_in_observed_order(order);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "lockstep/nn/parallel/communication_hook.h"
 #include "lockstep/nn/parallel/flat_layout.h"
 #include "lockstep/nn/parallel/reducer.h"
+#include "lockstep/nn/parallel/sharding.h"
 
 namespace lockstep::nn {
 
@@ -39,6 +40,13 @@ struct DataParallelOptions {
   // forward pass begins with them, as in PyTorch. Within a step, under no_sync too, each rank's
   // forward passes change its own.
   bool broadcast_buffers = true;
+  // What is shared out over the ranks instead of kept by each. Where gradients are, a step's
+  // gradients cannot be added to those of an earlier one, and a hook is an error.
+  ShardLevel shard = ShardLevel::none;
+  // What gradients travel in instead of their own dtype; without a hook.
+  std::optional<DType> reduce_dtype = {};
+  // Sharded parameters: gathers the next block while one is used.
+  bool prefetch = true;
 };
 
 // Keeps a module's replicas in step (Li et al. 2020, VLDB): gradients live in flat buckets and are
@@ -101,12 +109,21 @@ class DistributedDataParallel {
   // learns) need it too, unless their parameters are frozen meanwhile.
   StepReport finish(const StepReport& mine = {});
 
+  // Whether every micro-batch is reduced, not only a step's last: after each but the last comes
+  // reduce(), on all ranks equally often, instead of a no_sync() around it. (Under no_sync() all
+  // gradients keep their memory, as without sharding.)
+  bool reduces_each_micro_batch() const { return options_.shard >= ShardLevel::gradients; }
+  void reduce();
+
   // Other bucket sizes from the next step on. The same on all ranks.
   void set_bucket_sizes(const BucketSizes& sizes);
 
-  // Time that finish() waited for collectives in the last step: communication not hidden.
+  // Time that the last step waited for collectives, in finish() and for what is sharded:
+  // communication not hidden.
   std::chrono::nanoseconds exposed_communication() const { return exposed_; }
-  int64_t bucket_count() const { return static_cast<int64_t>(layout_.buckets.size()); }
+  int64_t bucket_count() const {
+    return sharding_ ? sharding_->bucket_count() : static_cast<int64_t>(layout_.buckets.size());
+  }
   double bucket_mb() const { return options_.bucket_sizes.other_mb; }
   bool tuning() const { return tuner_ && !tuner_->done(); }
   // Parameters that travelled in the last step's late bucket.
@@ -136,6 +153,8 @@ class DistributedDataParallel {
   void attach_hooks();
   void on_fired(int index);
   void vacate(int index);
+  void wrap_hook();
+  void finish_reductions();
   Work launch(int bucket);
   [[noreturn]] void fail_hook(const std::exception& error);
   Control control(const StepReport& mine);
@@ -146,7 +165,10 @@ class DistributedDataParallel {
   std::vector<int> memory_order() const;
   FlatLayout packed(const std::vector<int>& order);
   void regroup();
-  void pack_in_observed_order(std::vector<int> observed);
+  std::vector<int> order_of_rank_zero(const std::vector<int>& observed);
+  void pack_in_observed_order(const std::vector<int>& observed);
+  void make_sharding();
+  bool used(size_t index) const;
   void end_step(const std::vector<Use>& uses);
 
   Module& module_;
@@ -160,6 +182,7 @@ class DistributedDataParallel {
   FlatLayout layout_;                       // of members_
   Array values_;                            // flat
   Array gradients_;                         // flat
+  std::unique_ptr<Sharding> sharding_;  // instead of layout_, values_ and gradients_
   std::optional<Reducer> reducer_;
   std::optional<BucketTuner> tuner_;
   std::optional<std::chrono::steady_clock::time_point> first_fired_;  // in this step

@@ -25,10 +25,12 @@ FlatLayout DistributedDataParallel::packed(const std::vector<int>& order) {
 }
 
 void DistributedDataParallel::regroup() {
-  reducer_->regroup(layout_.bucket_of, static_cast<int>(layout_.buckets.size()));
+  reducer_->regroup(sharding_ ? sharding_->bucket_of() : layout_.bucket_of,
+                    static_cast<int>(bucket_count()));
 }
 
 void DistributedDataParallel::set_bucket_sizes(const BucketSizes& sizes) {
+  LOCKSTEP_CHECK(!sharding_, "set_bucket_sizes: the slices of sharded parameters stay as they are");
   options_.bucket_sizes = sizes;
   layout_ = packed(memory_order());
   regroup();
@@ -50,20 +52,27 @@ void DistributedDataParallel::tune(double seconds) {
   set_bucket_sizes(sizes);
 }
 
-// Before the first update, so that the optimizer's state is made for the final place. Rank 0's
-// order counts: others may have used other parameters.
-void DistributedDataParallel::pack_in_observed_order(std::vector<int> observed) {
-  packed_ = true;
+// Others may have used other parameters. -1: no more.
+std::vector<int> DistributedDataParallel::order_of_rank_zero(const std::vector<int>& observed) {
   const Array shared = Array::full({static_cast<int64_t>(members_.size())}, -1, DType::i64);
   int64_t* places = shared.data<int64_t>();
   std::copy(observed.begin(), observed.end(), places);
   broadcast_values(communicator_, {shared}, "gradient order");
-  std::vector<int> order;
-  std::vector<bool> placed(members_.size(), false);
-  for (size_t i = 0; i < members_.size() && places[i] >= 0; ++i) {
-    order.push_back(static_cast<int>(places[i]));
-    placed[order.back()] = true;
+  const int64_t* end = std::find(places, places + members_.size(), -1);
+  return std::vector<int>(places, const_cast<int64_t*>(end));
+}
+
+// Before the first update, so that the optimizer's state is made for the final place. Slices stay
+// where they are: there only the buckets' order changes.
+void DistributedDataParallel::pack_in_observed_order(const std::vector<int>& observed) {
+  packed_ = true;
+  std::vector<int> order = order_of_rank_zero(observed);
+  if (sharding_) {
+    sharding_->reorder(order);
+    return regroup();
   }
+  std::vector<bool> placed(members_.size(), false);
+  for (int member : order) placed[member] = true;
   const std::vector<int> before = memory_order();
   std::copy_if(before.begin(), before.end(), std::back_inserter(order),
                [&](int member) { return !placed[member]; });

@@ -24,6 +24,7 @@ class Reducer {
   void fired(int member);
   // Nothing may be written to the bucket's memory any more in this step.
   bool has_left(int bucket) const { return bucket < next_; }
+  int bucket_of(int member) const { return bucket_of_[member]; }
   // Members in the order in which they fired first in this step.
   const std::vector<int>& order() const { return order_; }
 
