@@ -101,6 +101,10 @@ class Recomputation {
     now.random = random_;
     now.autocast = {};
     if (!autocast_.on) return f_(inputs);
+    if (autocast_.lasting) {
+      const Autocast autocast(*autocast_.copies);
+      return f_(inputs);
+    }
     const Autocast autocast(autocast_.dtype);
     return f_(inputs);
   }

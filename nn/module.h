@@ -7,9 +7,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "lockstep/autograd/checkpoint.h"
+#include "lockstep/autograd/record.h"
 #include "lockstep/nn/parameter.h"
 #include "lockstep/runtime/trace.h"
 
@@ -134,6 +137,11 @@ class Module {
   LoadReport load_state(const std::filesystem::path& path, bool strict = true);
   void save_state(const std::filesystem::path& path);
 
+  // Its output is computed again in the backward pass instead of keeping what its ops save
+  // (checkpoint()): for a Layer whose forward takes tensors and returns one; others go on as before.
+  void set_recompute(bool on) { recompute_ = on; }
+  bool recomputes() const { return recompute_; }
+
   // The path below the module that was placed; empty for that one.
   const std::string& path() const { return path_; }
 
@@ -144,6 +152,7 @@ class Module {
  private:
   bool placed_ = false;
   bool training_ = true;
+  bool recompute_ = false;
   std::string path_;
 };
 
@@ -164,9 +173,24 @@ class Layer : public Module {
   decltype(auto) operator()(Args&&... args) {
     if (!placed()) [[unlikely]]
       place({});
+    using Result = decltype(static_cast<Self*>(this)->forward(std::forward<Args>(args)...));
+    if constexpr (sizeof...(Args) > 0 && std::is_same_v<Result, Tensor> &&
+                  (std::is_same_v<std::remove_cvref_t<Args>, Tensor> && ...)) {
+      if (recomputes() && recording()) return checkpoint(Call{this}, args...);
+    }
     const ScopeFrame scope(path());
     return static_cast<Self*>(this)->forward(std::forward<Args>(args)...);
   }
+
+ private:
+  struct Call {
+    Layer* layer;
+    template <class... Args>
+    Tensor operator()(const Args&... args) const {
+      const ScopeFrame scope(layer->path());
+      return static_cast<Self*>(layer)->forward(args...);
+    }
+  };
 };
 
 // A layer that has neither parameters nor buffers nor parts.

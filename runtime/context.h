@@ -19,6 +19,7 @@ struct AutocastState {
   bool on = false;
   DType dtype = DType::bf16;
   LowPrecisionCopies* copies = nullptr;  // of the parameters; not owned
+  bool lasting = false;                  // the copies outlive the scope
 };
 
 // Everything that is "current", per thread: N ranks can be N threads of one process. A thread

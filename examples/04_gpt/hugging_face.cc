@@ -98,7 +98,7 @@ void load_weights(const std::filesystem::path& path, Model& model) {
     if (is_transposed(name)) values = values.transpose(0, 1);
     LOCKSTEP_CHECK(values.shape() == parameter.shape(), path.string(), " holds ", name,
                    " with shape ", values.shape(), ", the model needs ", parameter.shape());
-    kernels::copy_into(values, parameter.tensor().value());
+    parameter.assign(values);
   }
 }
 

@@ -101,6 +101,7 @@ int run(train::Session session, const gpt::Options& options) {
   train::Trainer trainer(session, *task);
   const train::Outcome outcome = trainer.run();
   if (outcome == train::Outcome::stopped) return train::exit_code(outcome);
+  if (!options.export_to.empty() || options.sample > 0) trainer.gather_parameters();
   session.communicator.set_timeout({});  // the others wait while rank 0 writes
   train::agree(session.communicator, "results", [&] {
     if (session.world.rank != 0) return;

@@ -11,14 +11,28 @@
 namespace lockstep::train {
 namespace {
 
-std::vector<int64_t> dims(const Array& array) {
-  return std::vector<int64_t>(array.shape().begin(), array.shape().end());
+std::vector<int64_t> dims(const Shape& shape) {
+  return std::vector<int64_t>(shape.begin(), shape.end());
 }
 
-// The elements that fall into this rank's share of all bytes, tensor after tensor.
+// `count` elements of an entry from `first` of what this rank has.
+files::Slice slice_of(const NamedArray& entry, int64_t first, int64_t count) {
+  const int64_t item = static_cast<int64_t>(size_of(entry.values.dtype()));
+  return {.name = entry.name,
+          .dtype = entry.values.dtype(),
+          .full_shape = dims(entry.shape()),
+          .begin = entry.begin() + first,
+          .end = entry.begin() + first + count,
+          .data = static_cast<const char*>(entry.values.data()) + first * item};
+}
+
+// This rank's own slices, and the elements of what all ranks have that fall into its share of those
+// bytes, tensor after tensor.
 std::vector<files::Slice> slices_of(std::span<const NamedArray> state, int rank, int world_size) {
   int64_t total = 0;
-  for (const NamedArray& entry : state) total += static_cast<int64_t>(entry.values.bytes());
+  for (const NamedArray& entry : state) {
+    if (!entry.slice) total += static_cast<int64_t>(entry.values.bytes());
+  }
   const int64_t share_begin = total * rank / world_size;
   const int64_t share_end = total * (rank + 1) / world_size;
   std::vector<files::Slice> slices;
@@ -26,20 +40,18 @@ std::vector<files::Slice> slices_of(std::span<const NamedArray> state, int rank,
   for (const NamedArray& entry : state) {
     const int64_t item = static_cast<int64_t>(size_of(entry.values.dtype()));
     const int64_t count = entry.values.elements();
+    const bool empty = entry.shape().elements() == 0 && rank == 0;
+    if (entry.slice) {
+      if (count > 0 || empty) slices.push_back(slice_of(entry, 0, count));
+      continue;
+    }
     // An element belongs to the share that holds its first byte.
     const auto first_at = [&](int64_t byte) {
       return std::clamp<int64_t>((byte - start + item - 1) / item, 0, count);
     };
     const int64_t begin = share_begin <= start ? 0 : first_at(share_begin);
     const int64_t end = share_end <= start ? 0 : first_at(share_end);
-    if (begin < end || (count == 0 && rank == 0)) {
-      slices.push_back({.name = entry.name,
-                        .dtype = entry.values.dtype(),
-                        .full_shape = dims(entry.values),
-                        .begin = begin,
-                        .end = end,
-                        .data = static_cast<const char*>(entry.values.data()) + begin * item});
-    }
+    if (begin < end || empty) slices.push_back(slice_of(entry, begin, end - begin));
     start += count * item;
   }
   return slices;
@@ -50,11 +62,12 @@ void read_into(files::Checkpoint& checkpoint, const NamedArray& entry) {
   LOCKSTEP_CHECK(record != nullptr, "checkpoint ", checkpoint.directory().string(), " has no ",
                  entry.name);
   const Shape stored{std::span<const int64_t>(record->shape)};
-  LOCKSTEP_CHECK(stored == entry.values.shape() && record->dtype == entry.values.dtype(),
+  LOCKSTEP_CHECK(stored == entry.shape() && record->dtype == entry.values.dtype(),
                  "checkpoint ", checkpoint.directory().string(), " holds ", entry.name, " as ",
                  record->dtype, " ", stored, ", this run has ", entry.values.dtype(), " ",
-                 entry.values.shape());
-  check(checkpoint.read(entry.name, 0, entry.values.elements(), entry.values.data()));
+                 entry.shape());
+  const int64_t begin = entry.begin(), end = begin + entry.values.elements();
+  if (begin < end) check(checkpoint.read(entry.name, begin, end, entry.values.data()));
   entry.values.storage()->bump_version();
 }
 

@@ -14,14 +14,24 @@
 namespace lockstep::train {
 
 // A piece of a run's state under its name in checkpoints: "model/h.0.ln_1.weight",
-// "optimizer/exp_avg/h.0.ln_1.weight". The same list on every rank, values contiguous.
+// "optimizer/exp_avg/h.0.ln_1.weight". The same list of names on every rank, values contiguous.
 struct NamedArray {
   std::string name;
   Array values;
+  // Where each rank has only its own part: elements [begin, begin + values.elements()) of a tensor
+  // of this shape. Together the ranks have all of it.
+  struct Slice {
+    Shape shape;
+    int64_t begin = 0;
+  };
+  std::optional<Slice> slice = {};
+
+  const Shape& shape() const { return slice ? slice->shape : values.shape(); }
+  int64_t begin() const { return slice ? slice->begin : 0; }
 };
 
-// Writes and reads a run's checkpoints: every rank an equal share of the bytes, whatever tensors
-// they belong to. All members are collective calls, and fail on all ranks together with
+// Writes and reads a run's checkpoints: every rank its slices, and of what all have an equal share
+// of the bytes, whatever tensors they belong to. All members are collective calls, and fail on all ranks together with
 // AgreedFailure.
 class Checkpointer {
  public:

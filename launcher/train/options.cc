@@ -95,6 +95,14 @@ void TrainOptions::add_to(flags::Command& c) {
          .help = "what gradients travel in; f32: their own precision",
          .choices = {"f32", "bf16", "fp16"}},
         reduce_dtype);
+  c.add({.name = "--shard",
+         .help = "what ranks share out, each with those before it (ZeRO-1, 2, 3)",
+         .choices = {"none", "optimizer", "gradients", "parameters"}},
+        shard);
+  c.add({.name = "--recompute",
+         .help = "what backward computes again instead of keeping it",
+         .choices = {"none", "blocks"}},
+        recompute);
   c.add({.name = "--timeout",
          .help = "longest a collective may go without progress",
          .value = "TIME"},
@@ -162,6 +170,9 @@ void TrainOptions::check() const {
   if (!memory_limit.empty() && !flags::parse_size(memory_limit)) {
     fail_usage({"--memory-limit ", memory_limit, ": expected a size such as 512M or 2GiB"});
   }
+  if (shard != "none" && !bucket_mb) {
+    fail_usage({"--bucket-mb auto: slices of sharded state stay where they are; give a size"});
+  }
   if (run_dir.empty() && !checkpoint_every.empty()) {
     fail_usage({"--checkpoint-every needs --run-dir"});
   }
@@ -190,9 +201,16 @@ nn::DataParallelOptions TrainOptions::data_parallel() const {
   options.tune_bucket_sizes = !bucket_mb;
   if (bucket_mb) options.bucket_sizes.other_mb = *bucket_mb;
   if (reduce_dtype != "f32") {
-    options.hook = nn::compress_to(reduce_dtype == "bf16" ? DType::bf16 : DType::f16);
+    options.reduce_dtype = reduce_dtype == "bf16" ? DType::bf16 : DType::f16;
   }
+  options.shard = shard_level();
   return options;
+}
+
+nn::ShardLevel TrainOptions::shard_level() const {
+  if (shard == "optimizer") return nn::ShardLevel::optimizer;
+  if (shard == "gradients") return nn::ShardLevel::gradients;
+  return shard == "parameters" ? nn::ShardLevel::parameters : nn::ShardLevel::none;
 }
 
 std::string TrainOptions::to_json() const {
@@ -216,6 +234,8 @@ std::string TrainOptions::to_json() const {
       {"device", device},
       {"bucket_mb", bucket_mb ? nlohmann::ordered_json(*bucket_mb) : "auto"},
       {"reduce_dtype", reduce_dtype},
+      {"shard", shard},
+      {"recompute", recompute},
       {"timeout_seconds", static_cast<double>(timeout.count()) / 1000},
       {"seed", seed},
       {"validation_every", validation_every},

@@ -41,6 +41,8 @@ struct TrainOptions {
   std::string memory_limit;
   std::optional<double> bucket_mb = 25;  // none: tried out
   std::string reduce_dtype = "f32";
+  std::string shard = "none";
+  std::string recompute = "none";
   int64_t seed = 0;
   int64_t validation_every = 0;
   std::chrono::milliseconds timeout = std::chrono::minutes(10);
@@ -57,6 +59,7 @@ struct TrainOptions {
   // How DistributedDataParallel is to reduce gradients, and where it places the module.
   nn::DataParallelOptions data_parallel() const;
   DType dtype() const { return precision == "f64" ? DType::f64 : DType::f32; }
+  nn::ShardLevel shard_level() const;
   // Steps between checkpoints, or 0; and the same in time.
   int64_t checkpoint_every_steps() const;
   std::chrono::milliseconds checkpoint_every_time() const;

@@ -9,6 +9,7 @@
 
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/make_optimizer.h"
+#include "lockstep/nn/blocks.h"
 #include "lockstep/nn/optim.h"
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/files/file_system.h"
@@ -50,6 +51,9 @@ Trainer::Trainer(Session session, Task& task)
     plan_.emplace(options_.batch_plan(communicator_.size(), task_.samples(), task_.endless()));
     if (options_.validation_every > 0 && task_.validation_samples() == 0) {
       fail_usage({"--validation-every ", options_.validation_every, " without held-out data"});
+    }
+    if (options_.recompute == "blocks" && nn::recompute_blocks(task_.module()) == 0) {
+      fail_usage({"--recompute blocks: the model has no list of blocks"});
     }
     steps_ = options_.epochs > 0 ? plan_->steps_from(0) : options_.steps;
     if (steps_ > 0) directory_.open();
@@ -206,34 +210,67 @@ void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepRep
   loss.backward(Tensor(Array::full(loss.shape(), weight, loss.dtype(), loss.device())));
 }
 
+// Of a step on this rank; where gradients are sharded, on the rank that has most.
+int64_t Trainer::micro_batches(const data::Share& step) const {
+  const auto of = [&](int rank) {
+    const int64_t most = plan_->micro_batch();
+    return (plan_->part_of(step, rank).count + most - 1) / most;
+  };
+  int64_t count = of(communicator_.rank());
+  for (int rank = 0; ddp_->reduces_each_micro_batch() && rank < communicator_.size(); ++rank) {
+    count = std::max(count, of(rank));
+  }
+  return count;
+}
+
+// The others wait for parameters that this rank will not ask for.
+void Trainer::break_off(const std::string& error) {
+  const std::string reason = concat({"rank ", communicator_.rank(), " has failed in ", error});
+  communicator_.abort(reason);
+  throw CollectiveError(reason);
+}
+
 // A rank that fails still takes part in what the others wait for, then all fail together.
 nn::StepReport Trainer::forward_backward(StepTimes& times) {
   optimizer_->zero_grad();
   nn::StepReport mine;
   std::string error = pending_error_;
   mine.failed = error.empty() ? 0 : 1;
-  const auto moment = [this] { return communicator_.activity().now().describe(); };
-  try {
-    const data::Share step = plan_->step_at(position_);
-    const data::Share share = plan_->part_of(step, communicator_.rank());
-    for (int64_t done = 0; done < share.count;) {
-      const int64_t count = std::min(plan_->micro_batch(), share.count - done);
+  const auto fail = [&](const char* what) {
+    error = concat({communicator_.activity().now().describe(), ": ", what});
+    mine.failed = 1;
+    if (options_.shard_level() == nn::ShardLevel::parameters) break_off(error);
+  };
+  const data::Share step = plan_->step_at(position_);
+  const data::Share share = plan_->part_of(step, communicator_.rank());
+  const int64_t rounds = micro_batches(step);
+  for (int64_t round = 0; round < rounds; ++round) {
+    const bool last = round + 1 == rounds, reduces = ddp_->reduces_each_micro_batch();
+    const int64_t done = std::min(round * plan_->micro_batch(), share.count);
+    const int64_t count = std::min(plan_->micro_batch(), share.count - done);
+    try {
       std::optional<nn::DistributedDataParallel::NoSync> no_sync;
-      if (done + count < share.count) no_sync.emplace(*ddp_);
-      // The mean over the ranks of their sums is the mean over the step's samples.
-      const double weight =
-          static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
-      micro_batch({share.first + done, count}, weight, mine, times);
-      done += count;
+      if (!last && !reduces) no_sync.emplace(*ddp_);
+      if (mine.failed > 0) {
+        // Only takes part in the reductions.
+      } else if (count > 0) {
+        // The mean over the ranks of their sums is the mean over the step's samples.
+        const double weight =
+            static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
+        micro_batch({share.first + done, count}, weight, mine, times);
+      } else if (options_.shard_level() == nn::ShardLevel::parameters) {
+        // The others gather parameters while they compute: with this rank, whatever it computes.
+        nn::StepReport nothing;
+        micro_batch({step.first, 1}, 0, nothing, times);
+      }
+    } catch (const CollectiveError&) {
+      throw;
+    } catch (const std::bad_alloc&) {
+      fail("out of memory; a smaller --micro-batch needs less");
+    } catch (const std::exception& failure) {
+      fail(failure.what());
     }
-  } catch (const CollectiveError&) {
-    throw;
-  } catch (const std::bad_alloc&) {
-    error = concat({moment(), ": out of memory; a smaller --micro-batch needs less"});
-    mine.failed = 1;
-  } catch (const std::exception& failure) {
-    error = concat({moment(), ": ", failure.what()});
-    mine.failed = 1;
+    if (!last && reduces) ddp_->reduce();
   }
   mine.stop_requested = signals_->requested() ? 1 : 0;
   const auto save_every = options_.checkpoint_every_time();
@@ -297,7 +334,9 @@ void Trainer::validate() {
   const int64_t first = samples * rank / ranks, end = samples * (rank + 1) / ranks;
   const int64_t most = plan_->micro_batch();
   const Array sums = Array::zeros({2}, DType::f64);
-  agree(communicator_, "validation", [&] {
+  const bool sharded = options_.shard_level() == nn::ShardLevel::parameters;
+  const auto rounds_of = [&](int64_t count) { return (count + most - 1) / most; };
+  const auto validate_own = [&] {
     const NoGrad no_grad;
     task_.module().train(false);
     for (int64_t at = first; at < end; at += most) {
@@ -305,9 +344,27 @@ void Trainer::validate() {
       task_.load_validation(at, count);
       sums.data<double>()[0] += task_.loss().item() * static_cast<double>(count);
     }
+    // Where parameters are gathered all ranks compute equally often.
+    const int64_t more = sharded ? rounds_of((samples + ranks - 1) / ranks) - rounds_of(end - first)
+                                 : 0;
+    for (int64_t i = 0; i < more; ++i) {
+      task_.load_validation(0, 1);
+      task_.loss();
+    }
     task_.module().train(true);
     sums.data<double>()[1] = static_cast<double>(end - first);
-  });
+  };
+  if (sharded) {
+    try {
+      validate_own();
+    } catch (const CollectiveError&) {
+      throw;
+    } catch (const std::exception& failure) {
+      break_off(concat({communicator_.activity().now().describe(), ": ", failure.what()}));
+    }
+  } else {
+    agree(communicator_, "validation", validate_own);
+  }
   communicator_.all_reduce(sums, ReduceOp::sum, {.what = "validation"}).wait();
   const double loss = sums.data<double>()[0] / sums.data<double>()[1];
   write_metrics([&] { metrics_->event("validation", {{"step", step_}, {"loss", loss}}); });

@@ -83,6 +83,8 @@ class Trainer {
   // From where the run stands to its last step. Nothing that cannot be undone happens in a step
   // before all ranks know that it succeeded.
   Outcome run();
+  // Afterwards one rank alone may use the whole model. A collective call.
+  void gather_parameters() { ddp_->gather_parameters(); }
   // Steps done so far.
   int64_t step() const { return step_; }
 
@@ -94,11 +96,14 @@ class Trainer {
   Phase long_phase(std::string_view name, double* seconds = nullptr);
   void make_optimizer();
   void load_or_initialize();
+  void publish_slices();
   void check_same_run(const std::string& attributes, const std::filesystem::path& checkpoint);
   void begin_writing();
   Outcome train();
   nn::StepReport one_step();
   nn::StepReport forward_backward(StepTimes& times);
+  int64_t micro_batches(const data::Share& step) const;
+  [[noreturn]] void break_off(const std::string& error);
   void micro_batch(const data::Share& samples, double weight, nn::StepReport& mine,
                    StepTimes& times);
   void report_step(const nn::StepReport& total, double norm, double seconds,

@@ -16,6 +16,7 @@ void Trainer::load_or_initialize() {
       check_same_run(attributes, *resumed_from_);
     };
     const Checkpointer::Loaded loaded = checkpointer_.load(*resumed_from_, state(), check);
+    publish_slices();
     const auto attributes = nlohmann::json::parse(loaded.attributes);
     optimizer_->set_steps(attributes.at("optimizer_steps"));
     position_ = attributes.at("next_sample");
@@ -29,6 +30,14 @@ void Trainer::load_or_initialize() {
         {"no weights to use: give --resume, or a --run-dir with a checkpoint, or steps to "
          "train"});
   });
+  publish_slices();
+}
+
+// What was read into slices goes to all ranks.
+void Trainer::publish_slices() {
+  for (nn::ShardOwner* owner : nn::shard_owners(task_.module().parameters())) {
+    owner->values_changed();
+  }
 }
 
 // A run that goes on must mean the same: its samples are those that are left, its tensors those of
@@ -57,16 +66,19 @@ void Trainer::check_same_run(const std::string& attributes,
 std::vector<NamedArray> Trainer::state() {
   std::vector<NamedArray> result;
   std::map<const void*, std::string> names;
-  for (const nn::NamedParameter& named : ddp_->parameters()) {
-    names[named.parameter.identity()] = named.name;
-    result.push_back({"model/" + named.name, named.parameter.tensor().value()});
+  for (const auto& [name, parameter] : ddp_->parameters()) {
+    names[parameter.identity()] = name;
+    result.push_back({"model/" + name, parameter.own_value()});
+    if (parameter.shard()) result.back().slice = {parameter.shape(), parameter.own_begin()};
   }
   for (const nn::NamedBuffer& named : task_.module().named_buffers()) {
     result.push_back({"model/" + named.name, named.buffer.array()});
   }
   for (const optim::Optimizer::State& entry : optimizer_->state()) {
-    const std::string& name = names.at(optimizer_->parameters()[entry.parameter].identity());
+    const nn::Parameter& parameter = optimizer_->parameters()[entry.parameter];
+    const std::string& name = names.at(parameter.identity());
     result.push_back({"optimizer/" + entry.name + "/" + name, entry.values});
+    if (entry.is_slice) result.back().slice = {parameter.shape(), entry.begin};
   }
   return result;
 }

@@ -107,6 +107,7 @@ void Optimizer::make_arrays(int kind) {
     const Array memory = Array::zeros({end}, first.dtype(), first.device());
     for (const Place& place : list) {
       const Array& value = place.value;
+      arrays_[place.parameter].begin = parameters_[place.parameter].own_begin();
       Array& array = arrays_[place.parameter].of[kind];
       array = Array(memory.storage(), value.dtype(), value.shape(), value.strides(), place.at);
       const size_t group = static_cast<size_t>(group_of_[place.parameter]);
@@ -148,7 +149,12 @@ void Optimizer::collect_items(double gradient_scale) {
                       .dtype = value.dtype()}};
     for (int kind = 0; kind < UpdateRun::kStates; ++kind) {
       const Array& array = arrays_[i].of[kind];
-      if (array) item.run.state[kind] = array.data();
+      if (!array) continue;
+      LOCKSTEP_CHECK(array.elements() == value.elements() &&
+                         arrays_[i].begin == parameter.own_begin(),
+                     "optimizer step: parameter ", i, " of shape ", parameter.shape(),
+                     " is sharded otherwise than when the optimizer's state was made");
+      item.run.state[kind] = array.data();
     }
     items_.push_back(item);
   }

@@ -139,6 +139,7 @@ class Optimizer {
  private:
   struct Arrays {
     Array of[UpdateRun::kStates];
+    int64_t begin = 0;  // of the parameter's slice then
   };
   void make_state();
   void make_arrays(int kind);

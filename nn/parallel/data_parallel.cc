@@ -123,14 +123,15 @@ void DistributedDataParallel::make_sharding() {
   if (whole && !module_.placed()) module_.place(options_.placement);
   std::vector<Sharding::Group> groups =
       whole ? groups_by_size(parameters_, options_.placement.dtype, options_.bucket_sizes)
-            : groups_by_block(parameters_);
+            : groups_by_block(parameters_, options_.copies != nullptr);
   sharding_ = std::make_unique<Sharding>(
       parameters_, std::move(groups), communicator_,
       Sharding::Options{.level = options_.shard,
                         .placement = options_.placement,
                         .reduce_dtype = options_.reduce_dtype,
                         .hook = options_.hook,
-                        .prefetch = options_.prefetch});
+                        .prefetch = options_.prefetch,
+                        .copies = options_.copies});
   if (module_.placed()) return;
   for (auto& [name, buffer] : module_.named_buffers()) {
     buffer.place(options_.placement.dtype, options_.placement.device);
@@ -231,7 +232,7 @@ void DistributedDataParallel::wrap_hook() {
 // Nobody knows which collectives of the bucket this rank has made.
 void DistributedDataParallel::fail_hook(const std::exception& error) {
   const std::string reason =
-      concat({"the communication hook failed on rank ", communicator_.rank(), " in ",
+      concat({"the reduction of gradients failed on rank ", communicator_.rank(), " in ",
               communicator_.activity().now().describe(), ": ", error.what()});
   communicator_.abort(reason);
   throw CollectiveError(reason);

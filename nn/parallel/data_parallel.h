@@ -40,11 +40,14 @@ struct DataParallelOptions {
   // forward pass begins with them, as in PyTorch. Within a step, under no_sync too, each rank's
   // forward passes change its own.
   bool broadcast_buffers = true;
-  // What is shared out over the ranks instead of kept by each. Where gradients are, a step's
-  // gradients cannot be added to those of an earlier one, and a hook is an error.
+  // What is shared out over the ranks instead of kept by each. A hook is an error where gradients
+  // are.
   ShardLevel shard = ShardLevel::none;
   // What gradients travel in instead of their own dtype; without a hook.
   std::optional<DType> reduce_dtype = {};
+  // Where autocast reads this module's parameters in 16 bits, if it does: sharded matrices are
+  // gathered so. Not owned; outlives this.
+  LowPrecisionCopies* copies = nullptr;
   // Sharded parameters: gathers the next block while one is used.
   bool prefetch = true;
 };
@@ -114,6 +117,12 @@ class DistributedDataParallel {
   // gradients keep their memory, as without sharding.)
   bool reduces_each_micro_batch() const { return options_.shard >= ShardLevel::gradients; }
   void reduce();
+
+  // Brings the whole of every parameter to every rank, until the next update: for what one rank does
+  // alone, such as writing or sampling from the model. A collective call.
+  void gather_parameters() {
+    if (sharding_) sharding_->gather_all();
+  }
 
   // Other bucket sizes from the next step on. The same on all ranks.
   void set_bucket_sizes(const BucketSizes& sizes);

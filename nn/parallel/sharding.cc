@@ -3,14 +3,15 @@
 #include <algorithm>
 #include <limits>
 
+#include "lockstep/nn/blocks.h"
 #include "lockstep/nn/parallel/same_model.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::nn {
 namespace {
 
-// Reductions under way while their buckets' memory is still held.
-constexpr size_t kMostReductions = 2;
+// Reductions under way while the next bucket fills.
+constexpr size_t kMostReductions = 1;
 
 // Nobody may look at a gradient of which only a slice is there.
 class GradientGuard final : public StorageGuard {
@@ -35,20 +36,20 @@ Array unguarded(const Array& flat) {
 
 }  // namespace
 
-class Sharding::ValuesGuard final : public StorageGuard {
+class Sharding::PageGuard final : public StorageGuard {
  public:
-  ValuesGuard(Sharding& owner, Bucket& bucket) : owner_(&owner), bucket_(&bucket) {}
+  PageGuard(Sharding& owner, Page& page) : owner_(&owner), page_(&page) {}
   void forget() { owner_ = nullptr; }
   void before_access(Storage&) override {
     if (owner_ == nullptr) {
       fail({"the values of a parameter are in slices of a data parallelism that is gone"});
     }
-    owner_->bring(*bucket_);
+    owner_->bring(*page_);
   }
 
  private:
   Sharding* owner_;
-  Bucket* bucket_;
+  Page* page_;
 };
 
 Sharding::Sharding(const std::vector<NamedParameter>& parameters, std::vector<Group> groups,
@@ -67,9 +68,9 @@ Sharding::Sharding(const std::vector<NamedParameter>& parameters, std::vector<Gr
     for (Group& group : groups) {
       Bucket& bucket = *buckets_.emplace_back(std::make_unique<Bucket>());
       bucket.members = std::move(group.members);
-      bucket.block = group.block;
       lay_out(bucket);
-      make_values(bucket);
+      make_values(bucket, group.block);
+      make_copy(bucket);
       make_gradients(bucket);
       seat(bucket);
     }
@@ -85,12 +86,15 @@ Sharding::~Sharding() { let_go(); }
 void Sharding::let_go() {
   try {
     for (const Reduction& reduction : reductions_) reduction.work.wait();
-    for (const auto& bucket : buckets_) bucket->gather.wait();
+    for (const auto& page : pages_) page->gather.wait();
   } catch (const CollectiveError&) {  // those who still use the ranks learn of it
   }
+  for (const auto& page : pages_) {
+    page->guard->forget();
+    if (page->state == Page::State::arriving) page->whole.storage()->set_guard(nullptr);
+  }
   for (const auto& bucket : buckets_) {
-    if (bucket->guard) bucket->guard->forget();
-    if (bucket->state == Values::arriving) bucket->values.storage()->set_guard(nullptr);
+    if (bucket->copy != nullptr) options_.copies->withdraw(*bucket->values->whole.storage());
     for (int index : bucket->members) {
       const Parameter& parameter = this->parameter(index).parameter;
       if (!parameter.shard() || parameter.shard()->owner != this) continue;
@@ -130,7 +134,7 @@ Array Sharding::own_slice(const Array& flat) const {
   return flat.narrow(0, communicator_.rank() * length, length);
 }
 
-void Sharding::make_values(Bucket& bucket) {
+void Sharding::make_values(Bucket& bucket, int block) {
   const bool placed = parameter(bucket.members.front()).parameter.placed();
   const Placement& placement = options_.placement;
   const Array like = placed ? parameter(bucket.members.front()).parameter.tensor().value() : Array();
@@ -142,44 +146,69 @@ void Sharding::make_values(Bucket& bucket) {
                    "sharding: ", parameter(index).name, " and ",
                    parameter(bucket.members.front()).name, " share a bucket and differ in dtype");
   }
+  Array whole, own;
   if (!placed && sharded(ShardLevel::parameters)) {
-    bucket.own_values = Array::zeros({bucket.elements / communicator_.size()}, dtype, device);
-    fill_slices(bucket, placement.seed);
-    bucket.values = without_memory(bucket.elements, dtype, device);
+    own = Array::zeros({bucket.elements / communicator_.size()}, dtype, device);
+    fill_slices(bucket, own);
+    whole = without_memory(bucket.elements, dtype, device);
   } else {
-    bucket.values = Array::zeros({bucket.elements}, dtype, device);
-    fill_values(bucket);
-    broadcast_values(communicator_, {bucket.values}, "initial state");
-    const Array slice = own_slice(bucket.values);
-    bucket.own_values = sharded(ShardLevel::parameters) ? kernels::copy(slice) : slice;
-    if (sharded(ShardLevel::parameters)) bucket.values.storage()->release_memory();
+    whole = Array::zeros({bucket.elements}, dtype, device);
+    fill_values(bucket, whole);
+    broadcast_values(communicator_, {whole}, "initial state");
+    own = own_slice(whole);
+    if (sharded(ShardLevel::parameters)) own = kernels::copy(own);
   }
-  bucket.guard = std::make_shared<ValuesGuard>(*this, bucket);
-  if (sharded(ShardLevel::parameters)) {
-    bucket.state = Values::away;
-    bucket.values.storage()->set_guard(bucket.guard);
+  bucket.published = own.storage()->version();
+  bucket.values = &add_page(std::move(whole), std::move(own), block,
+                            "values of " + parameter(bucket.members.front()).name);
+}
+
+Sharding::Page& Sharding::add_page(Array whole, Array own, int block, std::string name) {
+  Page& page = *pages_.emplace_back(std::make_unique<Page>());
+  page.block = block;
+  page.name = std::move(name);
+  page.whole = std::move(whole);
+  page.own = std::move(own);
+  page.guard = std::make_shared<PageGuard>(*this, page);
+  if (sharded(ShardLevel::parameters)) take_away(page);
+  return page;
+}
+
+// Vectors are small, and norms read them as they are.
+void Sharding::make_copy(Bucket& bucket) {
+  const bool matrices = std::any_of(
+      bucket.members.begin(), bucket.members.end(),
+      [this](int index) { return parameter(index).parameter.shape().rank() >= 2; });
+  const Page& values = *bucket.values;
+  if (!sharded(ShardLevel::parameters) || options_.copies == nullptr || !matrices ||
+      values.own.dtype() != DType::f32) {
+    return;
   }
-  bucket.published = bucket.own_values.storage()->version();
+  const DType dtype = options_.copies->dtype();
+  bucket.copy = &add_page(without_memory(bucket.elements, dtype, values.own.device()),
+                          kernels::cast(values.own, dtype), values.block,
+                          values.name + " in 16 bits");
+  options_.copies->provide(values.whole.storage(), bucket.copy->whole);
 }
 
 // Initial values of the members' parts in this rank's slice, and of nothing else.
-void Sharding::fill_slices(Bucket& bucket, uint64_t seed) {
-  const int64_t length = bucket.own_values.elements(), first = communicator_.rank() * length;
+void Sharding::fill_slices(const Bucket& bucket, const Array& own) {
+  const int64_t length = own.elements(), first = communicator_.rank() * length;
   for (int index : bucket.members) {
     const auto& [name, member] = parameter(index);
     const int64_t offset = offset_of_[static_cast<size_t>(index)];
     const int64_t begin = std::max(first, offset);
     const int64_t end = std::min(first + length, offset + member.elements());
     if (begin >= end) continue;
-    const Array part = bucket.own_values.narrow(0, begin - first, end - begin);
-    member.initialize(part, begin - offset, name, seed);
+    const Array part = own.narrow(0, begin - first, end - begin);
+    member.initialize(part, begin - offset, name, options_.placement.seed);
   }
 }
 
-void Sharding::fill_values(Bucket& bucket) {
+void Sharding::fill_values(const Bucket& bucket, const Array& whole) {
   for (int index : bucket.members) {
     const auto& [name, member] = parameter(index);
-    const Array place = window(bucket, bucket.values, index);
+    const Array place = window(bucket, whole, index);
     if (member.placed()) {
       kernels::copy_into(member.tensor().value(), place);
     } else {
@@ -189,7 +218,7 @@ void Sharding::fill_values(Bucket& bucket) {
 }
 
 void Sharding::make_gradients(Bucket& bucket) {
-  const Array& like = bucket.own_values;
+  const Array& like = bucket.values->own;
   if (sharded(ShardLevel::gradients)) {
     bucket.gradients = without_memory(bucket.elements, like.dtype(), like.device());
     bucket.own_gradients = Array::zeros(like.shape(), like.dtype(), like.device());
@@ -201,10 +230,11 @@ void Sharding::make_gradients(Bucket& bucket) {
 }
 
 void Sharding::seat(Bucket& bucket) {
-  const int64_t length = bucket.own_values.elements(), first = communicator_.rank() * length;
+  const Array& own = bucket.values->own;
+  const int64_t length = own.elements(), first = communicator_.rank() * length;
   for (int index : bucket.members) {
     Parameter member = parameter(index).parameter;
-    member.seat(window(bucket, bucket.values, index), true);
+    member.seat(window(bucket, bucket.values->whole, index), true);
     member.leaf().set_has_gradient(false);
     member.leaf().seat_gradient(window(bucket, bucket.gradients, index));
     member.leaf().set_away(true);
@@ -212,7 +242,7 @@ void Sharding::seat(Bucket& bucket) {
     const int64_t begin = std::clamp(offset, first, first + length);
     const int64_t end = std::clamp(offset + member.elements(), begin, first + length);
     member.set_shard(Shard{.begin = std::clamp<int64_t>(first - offset, 0, member.elements()),
-                           .value = bucket.own_values.narrow(0, begin - first, end - begin),
+                           .value = own.narrow(0, begin - first, end - begin),
                            .gradient = bucket.own_gradients.narrow(0, begin - first, end - begin),
                            .owner = this});
   }
@@ -252,14 +282,23 @@ void Sharding::open(int index) {
   for (int member : bucket.members) {
     Leaf& leaf = parameter(member).parameter.leaf();
     if (!leaf.seated()) continue;  // what came late has memory of its own
-    LOCKSTEP_CHECK(!leaf.has_gradient(), "backward: the gradient of ", parameter(member).name,
-                   " is that of an earlier step; call zero_grad() first (sharded gradients cannot "
-                   "be added to)");
+    if (leaf.has_gradient()) keep(bucket, member);
+    leaf.set_has_gradient(false);
     leaf.set_away(false);
   }
   storage->attach();
   storage->set_guard(nullptr);
   bucket.open = true;
+}
+
+// The gradient is that of an earlier step, which this step's is to be added to.
+void Sharding::keep(Bucket& bucket, int index) {
+  const Array& own = bucket.own_gradients;
+  if (!bucket.kept) bucket.kept = Array::zeros(own.shape(), own.dtype(), own.device());
+  const Array& gradient = parameter(index).parameter.own_gradient();
+  const int64_t begin = gradient.offset() - own.offset();
+  kernels::copy_into(gradient, bucket.kept.narrow(0, begin, gradient.elements()));
+  used_[static_cast<size_t>(index)] = true;
 }
 
 // What no backward pass has written, and the padding.
@@ -364,7 +403,11 @@ void Sharding::scale_gradients(double factor) {
 }
 
 void Sharding::end_step() {
-  for (const auto& bucket : buckets_) bucket->fresh = true;
+  for (const auto& bucket : buckets_) {
+    if (bucket->kept) kernels::scale_add(1, bucket->kept, 1, bucket->own_gradients);
+    bucket->kept = {};
+    bucket->fresh = true;
+  }
   std::fill(used_.begin(), used_.end(), false);
 }
 
@@ -376,90 +419,106 @@ void Sharding::wait(const Work& work) {
   waited_ += std::chrono::steady_clock::now() - start;
 }
 
-void Sharding::start_gather(Bucket& bucket) {
-  const Ref<Storage>& storage = bucket.values.storage();
+void Sharding::start_gather(Page& page) {
+  const Ref<Storage>& storage = page.whole.storage();
   storage->attach();
-  const Array whole = unguarded(bucket.values);
-  const Array slice = sharded(ShardLevel::parameters) ? bucket.own_values : own_slice(whole);
-  const std::string what = "values of " + parameter(bucket.members.front()).name;
-  bucket.gather = communicator_.all_gather(slice, whole, {.what = what});
-  storage->set_guard(bucket.guard);
-  bucket.state = Values::arriving;
+  const Array whole = unguarded(page.whole);
+  const Array own = sharded(ShardLevel::parameters) ? page.own : own_slice(whole);
+  page.gather = communicator_.all_gather(own, whole, {.what = page.name});
+  storage->set_guard(page.guard);
+  page.state = Page::State::arriving;
 }
 
-void Sharding::bring(Bucket& bucket) {
-  if (bucket.state == Values::away) start_gather(bucket);
-  wait(bucket.gather);
-  bucket.gather = Work();
-  bucket.state = Values::here;
-  bucket.values.storage()->set_guard(nullptr);
-  if (sharded(ShardLevel::parameters)) {
-    look_at(&bucket);
-    if (options_.prefetch) prefetch();
-  }
+void Sharding::bring(Page& page) {
+  if (page.state == Page::State::away) start_gather(page);
+  wait(page.gather);
+  page.gather = Work();
+  page.state = Page::State::here;
+  page.whole.storage()->set_guard(nullptr);
+  if (pinned_ || !sharded(ShardLevel::parameters)) return;
+  look_at(&page);
+  if (options_.prefetch) prefetch();
 }
 
-void Sharding::look_at(Look bucket) {
-  next_look_[looks_] = bucket;
-  looks_ = {looks_.second, bucket};
+void Sharding::look_at(Look page) {
+  next_look_[looks_] = page;
+  looks_ = {looks_.second, page};
 }
 
-// Starts to gather what the next block looked at after this and before the one after it, and gives
-// up what was gathered and is not expected any more.
-void Sharding::prefetch() {
-  const Look here = looks_.second;
+// What the next block looks at, as far as it is known, before the one after it is looked at.
+std::vector<Sharding::Look> Sharding::expected_looks() const {
+  const Page* here = looks_.second;
   std::vector<Look> expected;
   std::pair<Look, Look> looks = looks_;
-  for (size_t i = 0; i < buckets_.size(); ++i) {
+  for (size_t i = 0; i < pages_.size(); ++i) {
     const auto next = next_look_.find(looks);
     if (next == next_look_.end() || next->second == nullptr) break;
-    const Look bucket = next->second;
-    const bool other = here == nullptr || bucket->block != here->block;
-    if (!expected.empty() && other && bucket->block != expected.back()->block) break;
-    if (other) expected.push_back(bucket);
-    looks = {looks.second, bucket};
+    const Look page = next->second;
+    const bool other = here == nullptr || page->block != here->block;
+    if (!expected.empty() && other && page->block != expected.back()->block) break;
+    if (other) expected.push_back(page);
+    looks = {looks.second, page};
   }
-  for (const auto& bucket : buckets_) {
-    const bool wanted =
-        std::find(expected.begin(), expected.end(), bucket.get()) != expected.end();
-    if (bucket->state == Values::arriving && !wanted) {
-      wait(bucket->gather);
-      take_away(*bucket);
-    }
+  return expected;
+}
+
+// Starts to gather what is expected, and gives up what was expected before and is not any more.
+void Sharding::prefetch() {
+  const std::vector<Look> expected = expected_looks();
+  for (const auto& page : pages_) {
+    if (page->state != Page::State::arriving) continue;
+    if (std::find(expected.begin(), expected.end(), page.get()) != expected.end()) continue;
+    wait(page->gather);
+    take_away(*page);
   }
-  for (const Look look : expected) {
-    Bucket& bucket = *place_of_[static_cast<size_t>(look->members.front())];
-    if (bucket.state == Values::away) start_gather(bucket);
+  for (const Look page : expected) {
+    if (page->state == Page::State::away) start_gather(*page);
   }
 }
 
-void Sharding::take_away(Bucket& bucket) {
-  bucket.gather = Work();
-  bucket.values.storage()->release_memory();
-  bucket.values.storage()->set_guard(bucket.guard);
-  bucket.state = Values::away;
+void Sharding::take_away(Page& page) {
+  page.gather = Work();
+  page.whole.storage()->release_memory();
+  page.whole.storage()->set_guard(page.guard);
+  page.state = Page::State::away;
+}
+
+void Sharding::gather_all() {
+  pinned_ = true;
+  for (const auto& bucket : buckets_) {
+    if (bucket->values->state != Page::State::here) bring(*bucket->values);
+  }
 }
 
 void Sharding::between_ops() {
-  if (!sharded(ShardLevel::parameters) || looks_.second == nullptr) return;
-  for (const auto& bucket : buckets_) {
-    if (bucket->state != Values::here || bucket->block == looks_.second->block) continue;
-    take_away(*bucket);
+  if (pinned_ || !sharded(ShardLevel::parameters) || looks_.second == nullptr) return;
+  for (const auto& page : pages_) {
+    if (page->state == Page::State::here && page->block != looks_.second->block) take_away(*page);
+  }
+}
+
+// The page's own values are new.
+void Sharding::publish(Page& page) {
+  if (page.state == Page::State::arriving) wait(page.gather);
+  if (sharded(ShardLevel::parameters)) {
+    if (page.state != Page::State::away) take_away(page);
+    page.whole.storage()->bump_version();
+  } else {
+    start_gather(page);
   }
 }
 
 void Sharding::values_changed() {
+  pinned_ = false;
   // The bucket that is ready last is about the one that is looked at first.
   for (auto it = buckets_.rbegin(); it != buckets_.rend(); ++it) {
     Bucket& bucket = **it;
-    const uint64_t version = bucket.own_values.storage()->version();
+    const uint64_t version = bucket.values->own.storage()->version();
     if (version == bucket.published) continue;
-    if (bucket.state == Values::arriving) wait(bucket.gather);
-    if (sharded(ShardLevel::parameters)) {
-      if (bucket.state != Values::away) take_away(bucket);
-      bucket.values.storage()->bump_version();
-    } else {
-      start_gather(bucket);
+    publish(*bucket.values);
+    if (bucket.copy != nullptr) {
+      kernels::copy_into(bucket.values->own, bucket.copy->own);
+      publish(*bucket.copy);
     }
     bucket.published = version;
   }
@@ -483,21 +542,6 @@ void Sharding::maximum(std::span<double> values) { reduce_numbers(values, Reduce
 
 namespace {
 
-bool is_number(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(),
-                                      [](char c) { return c >= '0' && c <= '9'; });
-}
-
-// "h.3" of "h.3.attn.c_attn.weight"; "wte" of "wte.weight"; nothing of "weight".
-std::string block_of(const std::string& name) {
-  size_t begin = 0;
-  for (size_t dot = name.find('.'); dot != name.npos; dot = name.find('.', begin)) {
-    if (is_number(std::string_view(name).substr(begin, dot - begin))) return name.substr(0, dot);
-    begin = dot + 1;
-  }
-  return begin == 0 ? "" : name.substr(0, begin - 1);
-}
-
 // Last parameter first: about the order in which backward finishes them.
 std::vector<int> reversed(const std::vector<NamedParameter>& parameters, bool frozen) {
   std::vector<int> order;
@@ -509,15 +553,18 @@ std::vector<int> reversed(const std::vector<NamedParameter>& parameters, bool fr
 
 }  // namespace
 
-std::vector<Sharding::Group> groups_by_block(const std::vector<NamedParameter>& parameters) {
+std::vector<Sharding::Group> groups_by_block(const std::vector<NamedParameter>& parameters,
+                                             bool vectors_apart) {
   std::map<std::string, int> blocks;
   std::vector<Sharding::Group> groups;
   for (bool frozen : {false, true}) {
-    std::map<int, size_t> group_of;
+    std::map<std::pair<int, bool>, size_t> group_of;
     for (int i : reversed(parameters, frozen)) {
-      const std::string name = block_of(parameters[static_cast<size_t>(i)].name);
-      const int block = blocks.try_emplace(name, static_cast<int>(blocks.size())).first->second;
-      const auto [place, added] = group_of.try_emplace(block, groups.size());
+      const auto& [name, parameter] = parameters[static_cast<size_t>(i)];
+      const int next = static_cast<int>(blocks.size());
+      const int block = blocks.try_emplace(block_of(name), next).first->second;
+      const bool apart = vectors_apart && parameter.shape().rank() < 2;
+      const auto [place, added] = group_of.try_emplace({block, apart}, groups.size());
       if (added) groups.push_back({.members = {}, .block = block});
       groups[place->second].members.push_back(i);
     }

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "lockstep/autograd/autocast.h"
 #include "lockstep/collectives/communicator.h"
 #include "lockstep/nn/module.h"
 #include "lockstep/nn/parallel/communication_hook.h"
@@ -30,7 +31,7 @@ enum class ShardLevel : uint8_t {
 // ranks gather the new values, while the next forward pass runs and at the latest when it looks.
 //
 // Under `parameters` a bucket's whole values have memory only from the first look at one of them
-// until a bucket of another block has been looked at. What is looked at next follows from the two
+// until those of another block have been looked at. What is looked at next follows from the two
 // looks before, as the last time: it is gathered meanwhile. All ranks have to look in the same
 // order. Belongs to one thread.
 class Sharding final : public ShardOwner, private ParameterPager {
@@ -41,6 +42,9 @@ class Sharding final : public ShardOwner, private ParameterPager {
     std::optional<DType> reduce_dtype = {};  // what gradients travel in
     CommunicationHook hook = {};             // instead of the reduce-scatter
     bool prefetch = true;
+    // Under `parameters`: where autocast reads parameters in 16 bits. Buckets of matrices are
+    // gathered so, from 16-bit slices, for who reads them there. Not owned.
+    LowPrecisionCopies* copies = nullptr;
   };
   // What lies together: indices of parameters, and the block that uses them.
   struct Group {
@@ -75,6 +79,10 @@ class Sharding final : public ShardOwner, private ParameterPager {
   // The next round's gradients replace those in the slices.
   void end_step();
 
+  // Brings all values here until they change: for what one rank does alone, such as writing the
+  // model. A collective call.
+  void gather_all();
+
   // Time spent waiting for collectives since the last call.
   std::chrono::nanoseconds take_waited() { return std::exchange(waited_, {}); }
 
@@ -83,22 +91,30 @@ class Sharding final : public ShardOwner, private ParameterPager {
   void maximum(std::span<double> values) override;
 
  private:
-  enum class Values : uint8_t { here, arriving, away };
-  class ValuesGuard;
+  class PageGuard;
+  // Flat values that are gathered from the ranks' slices.
+  struct Page {
+    enum class State : uint8_t { here, arriving, away };
+    int block = 0;
+    std::string name;
+    Array whole;  // under `parameters` it has memory unless away
+    Array own;
+    State state = State::here;
+    Work gather;
+    std::shared_ptr<PageGuard> guard;
+  };
   struct Bucket {
     std::vector<int> members;
-    int block = 0;
     int64_t elements = 0;  // a multiple of the number of ranks
-    Array values, own_values;
-    std::shared_ptr<ValuesGuard> guard;  // of values
+    Page* values = nullptr;
+    Page* copy = nullptr;    // in 16 bits, where they are read so; null: nowhere
+    uint64_t published = 0;  // version of the own values
     Array gradients, own_gradients;
-    Values state = Values::here;
-    Work gather;
-    uint64_t published = 0;  // version of own_values
+    Array kept;              // slices of an earlier step's gradients, for the end of this one
     bool open = false;       // its gradients have memory
     bool fresh = true;       // nothing of this step is in own_gradients
   };
-  using Look = const Bucket*;  // null: the values have changed
+  using Look = Page*;  // null: the values have changed
 
   const NamedParameter& parameter(int index) const {
     return parameters_[static_cast<size_t>(index)];
@@ -108,22 +124,27 @@ class Sharding final : public ShardOwner, private ParameterPager {
   Array own_slice(const Array& flat) const;
   void let_go();
   void lay_out(Bucket& bucket);
-  void make_values(Bucket& bucket);
-  void fill_slices(Bucket& bucket, uint64_t seed);
-  void fill_values(Bucket& bucket);
+  void make_values(Bucket& bucket, int block);
+  void make_copy(Bucket& bucket);
+  Page& add_page(Array whole, Array own, int block, std::string name);
+  void fill_slices(const Bucket& bucket, const Array& own);
+  void fill_values(const Bucket& bucket, const Array& whole);
   void make_gradients(Bucket& bucket);
   void seat(Bucket& bucket);
   bool asleep(const Bucket& bucket) const;
+  void keep(Bucket& bucket, int index);
   void clear_unwritten(const Bucket& bucket);
   void complete_first();
   void close(Bucket& bucket);
 
-  void start_gather(Bucket& bucket);
+  void start_gather(Page& page);
   void wait(const Work& work);
-  void bring(Bucket& bucket);
-  void look_at(Look bucket);
+  void bring(Page& page);
+  void look_at(Look page);
+  std::vector<Look> expected_looks() const;
   void prefetch();
-  void take_away(Bucket& bucket);
+  void take_away(Page& page);
+  void publish(Page& page);
   void between_ops() override;
   void reduce_numbers(std::span<double> values, ReduceOp op);
 
@@ -131,8 +152,9 @@ class Sharding final : public ShardOwner, private ParameterPager {
   Communicator& communicator_;
   Options options_;
   std::vector<std::unique_ptr<Bucket>> buckets_;  // in the order in which they leave
-  std::vector<Bucket*> place_of_;                 // of each parameter
-  std::vector<int64_t> offset_of_;                // in its bucket
+  std::vector<std::unique_ptr<Page>> pages_;
+  std::vector<Bucket*> place_of_;  // of each parameter
+  std::vector<int64_t> offset_of_;  // in its bucket
   std::vector<bool> used_;
   struct Reduction {
     Bucket* bucket;
@@ -140,14 +162,16 @@ class Sharding final : public ShardOwner, private ParameterPager {
   };
   std::deque<Reduction> reductions_;  // under way
   std::shared_ptr<StorageGuard> gradient_guard_;
+  bool pinned_ = false;          // all values stay here
   std::pair<Look, Look> looks_;  // the last two
   std::map<std::pair<Look, Look>, Look> next_look_;
   std::chrono::nanoseconds waited_{0};
 };
 
-// Groups of ZeRO-3: parameters of one element of a list of modules ("h.3", "layer1.0"), or of one
-// module elsewhere ("wte"). In reverse order of the module; frozen ones apart, at the end.
-std::vector<Sharding::Group> groups_by_block(const std::vector<NamedParameter>& parameters);
+// Groups of ZeRO-3: the parameters of one block (nn/blocks.h). In reverse order of the module; frozen ones apart, at the end, and
+// vectors apart from matrices where these are gathered in another dtype.
+std::vector<Sharding::Group> groups_by_block(const std::vector<NamedParameter>& parameters,
+                                             bool vectors_apart);
 // Groups of about these sizes, likewise.
 std::vector<Sharding::Group> groups_by_size(const std::vector<NamedParameter>& parameters,
                                             DType dtype, const BucketSizes& sizes);

@@ -17,6 +17,12 @@ void DataParallelFlags::add_to(flags::Command& command) {
        .help = "of communication, for train",
        .choices = {"none", "bf16", "fp16", "powersgd-1", "powersgd-2", "powersgd-4", "top-k"}},
       hook);
+  command.add({.name = "--shard",
+               .help = "what ranks share out, for train",
+               .choices = {"none", "optimizer", "gradients", "parameters"}},
+              shard);
+  command.add({.name = "--no-prefetch", .help = "gathers parameters when they are looked at"},
+              no_prefetch);
 }
 
 nn::DataParallelOptions DataParallelFlags::options() const {
@@ -25,6 +31,10 @@ nn::DataParallelOptions DataParallelFlags::options() const {
   if (hook == "fp16") options.hook = nn::compress_to(DType::f16);
   if (hook.starts_with("powersgd")) options.hook = nn::power_sgd({.rank = hook.back() - '0'});
   if (hook == "top-k") options.hook = nn::top_k();
+  if (shard == "optimizer") options.shard = nn::ShardLevel::optimizer;
+  if (shard == "gradients") options.shard = nn::ShardLevel::gradients;
+  if (shard == "parameters") options.shard = nn::ShardLevel::parameters;
+  options.prefetch = !no_prefetch;
   return options;
 }
 
@@ -40,7 +50,7 @@ int run(int argc, char** argv) {
   };
   const auto& overlap = add("overlap", "communication that hides behind backward", true);
   const auto& sweep = add("sweep", "bucket sizes, and which one the tuner takes", true);
-  const auto& train = add("train", "losses with a communication hook", true);
+  const auto& train = add("train", "losses, step time and memory with a communication hook or sharding", true);
   add("overhead", "what is added to MPI's all-reduce; shared memory", false);
   if (const auto code = command.parse_or_print(argc, argv)) return *code;
   const auto communicator = make_communicator(World::from_env());

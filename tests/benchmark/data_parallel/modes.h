@@ -8,6 +8,8 @@ struct DataParallelFlags {
   double bucket_mb = 25;
   int rounds = 20;
   std::string hook = "none";
+  std::string shard = "none";
+  bool no_prefetch = false;
 
   void add_to(flags::Command& command);
   nn::DataParallelOptions options() const;

@@ -1,6 +1,8 @@
 // Models that data parallelism finds awkward, held against what PyTorch's DistributedDataParallel
 // made of them. tests/ddp/awkward_models.py has their other half, under the same names.
+#include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "data_parallel_replay.h"
 #include "lockstep/autograd/checkpoint.h"
@@ -235,13 +237,14 @@ std::vector<std::string> names() {
 
 class RecordedDataParallel : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(RecordedDataParallel, TrainsAsPyTorch) {
-  const Recording recording(GetParam());
+// The plans of all recorded runs: each with small buckets, and as a PyTorch program.
+void expect_all_runs(const std::string& name, ShardLevel shard,
+                     const std::function<bool(const Plan&)>& wanted) {
+  const Recording recording(name);
   const BucketSizes small{.first_mb = 0.0003, .other_mb = 0.0005, .last_mb = 0.0003};
   int runs = 0;
   for (const std::string run : {"2_ranks", "3_ranks", "whole_batch"}) {
     if (!recording.tensors.contains(run + ".loss")) continue;
-    ++runs;
     const bool whole = run == "whole_batch";
     std::vector<std::vector<int64_t>> shares{{8, 4}, {7, 5, 0}, {0, 12}};
     if (!whole) {
@@ -249,17 +252,43 @@ TEST_P(RecordedDataParallel, TrainsAsPyTorch) {
     }
     for (const auto& samples : shares) {
       for (bool as_pytorch : {false, true}) {
-        SCOPED_TRACE(concat({run, as_pytorch ? ", as a PyTorch program" : ""}));
-        expect_recorded(recording, run,
-                        {.samples = samples,
-                         .weigh = whole,
-                         .as_pytorch = as_pytorch,
-                         .bucket_sizes = as_pytorch ? BucketSizes{} : small},
-                        cases().at(GetParam()));
+        const Plan plan{.samples = samples,
+                        .weigh = whole,
+                        .as_pytorch = as_pytorch,
+                        .bucket_sizes = as_pytorch ? BucketSizes{} : small,
+                        .shard = shard};
+        if (!wanted(plan)) continue;
+        ++runs;
+        SCOPED_TRACE(concat({run, as_pytorch ? ", as a PyTorch program" : "", ", level ",
+                             static_cast<int>(shard)}));
+        expect_recorded(recording, run, plan, cases().at(name));
       }
     }
   }
   EXPECT_GT(runs, 0);
+}
+
+TEST_P(RecordedDataParallel, TrainsAsPyTorch) {
+  expect_all_runs(GetParam(), ShardLevel::none, [](const Plan&) { return true; });
+}
+
+TEST_P(RecordedDataParallel, TrainsAsPyTorchWhereItIsSharded) {
+  const std::string& name = GetParam();
+  // Slices stay where they are: nothing is sharded anew in the middle.
+  const auto once = [&](const Plan& plan) {
+    return name != "frozen_then_thawed" || !plan.as_pytorch;
+  };
+  expect_all_runs(name, ShardLevel::optimizer, once);
+  expect_all_runs(name, ShardLevel::gradients, once);
+  // Where parameters are gathered, all ranks use the same, in the same order.
+  const std::set<std::string> apart = {"another_branch_on_each_rank",
+                                       "another_number_of_passes_on_each_rank",
+                                       "ends_early_mean_over_all_ranks",
+                                       "ends_early_mean_over_ranks_with_data"};
+  if (apart.contains(name)) return;
+  expect_all_runs(name, ShardLevel::parameters, [&](const Plan& plan) {
+    return once(plan) && std::ranges::count(plan.samples, 0) == 0;
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, RecordedDataParallel, ::testing::ValuesIn(names()),

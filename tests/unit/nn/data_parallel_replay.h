@@ -55,6 +55,7 @@ struct Plan {
   // made anew where other parameters are trained, a critic frozen while the generator learns.
   bool as_pytorch = false;
   BucketSizes bucket_sizes = {};
+  ShardLevel shard = ShardLevel::none;
 };
 
 // What one rank made of it.
@@ -78,7 +79,7 @@ struct Rank {
   }
   std::unique_ptr<DistributedDataParallel> wrap(Module& module) const {
     return std::make_unique<DistributedDataParallel>(
-        module, communicator, DataParallelOptions{.bucket_sizes = plan.bucket_sizes});
+        module, communicator, DataParallelOptions{.bucket_sizes = plan.bucket_sizes, .shard = plan.shard});
   }
   std::unique_ptr<optim::Optimizer> optimizer(Module& module) const {
     const nlohmann::json& options = recording.optimizer;

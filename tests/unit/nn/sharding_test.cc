@@ -2,10 +2,13 @@
 
 #include "lockstep/nn/parallel/sharding.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <mutex>
 
+#include "lockstep/nn/blocks.h"
 #include "lockstep/nn/layers/container.h"
 #include "lockstep/nn/optim.h"
 #include "lockstep/nn/parallel/data_parallel.h"
@@ -65,12 +68,13 @@ struct Blocks : Layer<Blocks> {
 struct Case {
   int accumulation = 1;
   double clip = 0;
-  bool tied = false, unused = false, frozen = false;
+  bool tied = false, unused = false, frozen = false, recompute = false;
 };
 
 std::string name_of(const Case& c) {
   return concat({"accumulation ", c.accumulation, c.clip > 0 ? ", clipped" : "",
-                 c.tied ? ", tied" : "", c.unused ? ", unused" : "", c.frozen ? ", frozen" : ""});
+                 c.tied ? ", tied" : "", c.unused ? ", unused" : "", c.frozen ? ", frozen" : "",
+                 c.recompute ? ", recomputed" : ""});
 }
 
 Tensor loss_of(Blocks& net, int step, int64_t first, int64_t count) {
@@ -107,6 +111,7 @@ Values train(Communicator& communicator, ShardLevel level, const Case& c, Bucket
   Blocks net;
   net.tied = c.tied;
   if (c.frozen) net.requires_grad(false, "h.1");
+  if (c.recompute) EXPECT_EQ(recompute_blocks(net), 3);
   DistributedDataParallel ddp(net, communicator,
                               {.bucket_sizes = sizes,
                                .placement = {.dtype = DType::f64, .seed = 5},
@@ -128,10 +133,12 @@ TEST_P(ShardingCross, EveryLevelAtEverySizeIsTheSameTraining) {
          .clip = (bits & 2) != 0 ? 0.3 : 0,
          .tied = (bits & 4) != 0,
          .unused = (bits & 8) != 0,
-         .frozen = (bits & 16) != 0};
+         .frozen = (bits & 16) != 0,
+         .recompute = (bits & 6) == 4};
   const auto alone = make_single_communicator();
   Case whole = c;
   whole.accumulation = 1;
+  whole.recompute = false;
   const Values expected = train(*alone, ShardLevel::none, whole, {});
   for (int ranks : {1, 2, 3, 4, 8}) {
     for (ShardLevel level : kLevels) {
@@ -147,6 +154,238 @@ TEST_P(ShardingCross, EveryLevelAtEverySizeIsTheSameTraining) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ShardingCross, ::testing::Range(0, 32));
+
+DataParallelOptions options_of(ShardLevel level) {
+  return {.bucket_sizes = kSmall, .placement = {.dtype = DType::f64, .seed = 5}, .shard = level};
+}
+
+// Five steps with an optimizer and what `step` makes of the gradients.
+template <class Optimizer, class Step>
+Values train_with(Communicator& communicator, DataParallelOptions options, Step&& step) {
+  Blocks net;
+  DistributedDataParallel ddp(net, communicator, std::move(options));
+  Optimizer optimizer(net.parameters());
+  const int64_t share = kBatch / communicator.size();
+  for (int i = 0; i < 5; ++i) {
+    optimizer.zero_grad();
+    loss_of(net, i, communicator.rank() * share, share).backward();
+    ddp.finish();
+    step(net, optimizer, i);
+  }
+  return testing_data_parallel::values_of(net);
+}
+
+template <class Optimizer, class Step>
+void expect_same_at_every_level(Step&& step, double tolerance = 1e-10) {
+  const auto alone = make_single_communicator();
+  const Values expected = train_with<Optimizer>(*alone, options_of(ShardLevel::none), step);
+  for (ShardLevel level : kLevels) {
+    std::mutex mutex;
+    run_ranks(3, [&](Communicator& communicator) {
+      const Values found = train_with<Optimizer>(communicator, options_of(level), step);
+      const std::lock_guard lock(mutex);
+      SCOPED_TRACE(concat({"level ", static_cast<int>(level)}));
+      expect_close(found, expected, tolerance);
+    });
+  }
+}
+
+TEST(Sharding, GradientsAreClippedAsOneVector) {
+  expect_same_at_every_level<optim::SGD>([](Blocks& net, optim::SGD& sgd, int i) {
+    const double types[] = {2, 1, 3, std::numeric_limits<double>::infinity()};
+    optim::clip_grad_norm(net.parameters(), 0.1, {.norm_type = types[i % 4]});
+    if (i == 4) optim::clip_grad_value(net.parameters(), 1e-3);
+    sgd.step();
+  });
+}
+
+TEST(Sharding, LengthsOfWholeParametersCountInLamb) {
+  expect_same_at_every_level<optim::Lamb>(
+      [](Blocks&, optim::Lamb& lamb, int) { lamb.step(); });
+}
+
+TEST(Sharding, WeightsAreAveragedBySlices) {
+  std::optional<optim::ExponentialMovingAverage> average[3];
+  std::mutex mutex;
+  std::vector<Values> seen;
+  for (ShardLevel level : kLevels) {
+    run_ranks(3, [&](Communicator& communicator) {
+      auto& own = average[communicator.rank()];
+      own.reset();
+      train_with<optim::AdamW>(
+          communicator, options_of(level), [&](Blocks& net, optim::AdamW& adam, int i) {
+            adam.step();
+            if (!own) own.emplace(net, optim::AverageOptions{.decay = 0.7});
+            own->update();
+            const Values before = testing_data_parallel::values_of(net);
+            {
+              const auto evaluation = own->evaluation();
+              const Values averaged = testing_data_parallel::values_of(net);
+              const std::lock_guard lock(mutex);
+              if (i == 4) seen.push_back(averaged);
+            }
+            const Values after = testing_data_parallel::values_of(net);
+            const std::lock_guard lock(mutex);
+            expect_close(after, before, 0);
+          });
+      own.reset();
+    });
+  }
+  for (const Values& averaged : seen) expect_close(averaged, seen.front(), 1e-10);
+}
+
+TEST(Sharding, GradientsTravelInLowerPrecision) {
+  const auto step = [](Blocks&, optim::SGD& sgd, int) { sgd.step(); };
+  Values expected;
+  for (ShardLevel level : kLevels) {
+    DataParallelOptions options = options_of(level);
+    options.placement.dtype = DType::f32;
+    options.reduce_dtype = DType::bf16;
+    std::mutex mutex;
+    run_ranks(2, [&](Communicator& communicator) {
+      const Values found = train_with<optim::SGD>(communicator, options, step);
+      const std::lock_guard lock(mutex);
+      if (expected.empty()) expected = found;
+      SCOPED_TRACE(concat({"level ", static_cast<int>(level)}));
+      expect_close(found, expected, 1e-6);
+    });
+  }
+}
+
+TEST(Sharding, AHookReducesWholeBuckets) {
+  const auto step = [](Blocks&, optim::SGD& sgd, int) { sgd.step(); };
+  Values expected;
+  for (ShardLevel level : {ShardLevel::none, ShardLevel::optimizer}) {
+    std::mutex mutex;
+    run_ranks(2, [&](Communicator& communicator) {
+      DataParallelOptions options = options_of(level);
+      options.hook = compress_to(DType::bf16);
+      const Values found = train_with<optim::SGD>(communicator, options, step);
+      const std::lock_guard lock(mutex);
+      if (expected.empty()) expected = found;
+      expect_close(found, expected, 1e-10);
+    });
+  }
+}
+
+TEST(Sharding, WhatMakesNoSenseIsRefused) {
+  run_ranks(2, [](Communicator& communicator) {
+    const auto refused = [&](DataParallelOptions options, const std::string& reason) {
+      Blocks net;
+      EXPECT_THAT([&] { DistributedDataParallel(net, communicator, options); },
+                  ::testing::ThrowsMessage<Error>(::testing::HasSubstr(reason)));
+    };
+    DataParallelOptions hooked = options_of(ShardLevel::gradients);
+    hooked.hook = top_k();
+    refused(hooked, "a communication hook sees one reduction a step");
+    DataParallelOptions tuned = options_of(ShardLevel::optimizer);
+    tuned.tune_bucket_sizes = true;
+    refused(tuned, "bucket sizes cannot be tried out");
+
+    Blocks net;
+    DistributedDataParallel ddp(net, communicator, options_of(ShardLevel::optimizer));
+    EXPECT_THROW(ddp.set_bucket_sizes({}), Error);
+    EXPECT_THROW(ddp.reduce(), Error);
+    EXPECT_THROW(net.to(DType::f32), Error);
+    optim::Muon muon({net.h[0].up.weight});
+    loss_of(net, 0, 0, 8).backward();
+    ddp.finish();
+    EXPECT_THAT([&] { muon.step(); }, ::testing::ThrowsMessage<Error>(
+                                          ::testing::HasSubstr("needs whole parameters")));
+  });
+}
+
+TEST(Sharding, AGradientIsASlice) {
+  for (ShardLevel level : {ShardLevel::optimizer, ShardLevel::gradients, ShardLevel::parameters}) {
+    run_ranks(2, [&](Communicator& communicator) {
+      Blocks net;
+      DistributedDataParallel ddp(net, communicator, options_of(level));
+      loss_of(net, 0, 0, 8).backward();
+      ddp.finish();
+      EXPECT_THAT([&] { net.head.weight.grad().to_vector<double>(); },
+                  ::testing::ThrowsMessage<Error>(
+                      ::testing::HasSubstr("the gradient of a sharded parameter is not here")));
+      double elements = static_cast<double>(net.head.weight.own_gradient().elements());
+      net.head.weight.shard()->owner->sum(std::span(&elements, 1));
+      EXPECT_EQ(elements, 120);
+    });
+  }
+}
+
+TEST(Sharding, ParametersOutliveIt) {
+  run_ranks(2, [](Communicator& communicator) {
+    Blocks whole, sliced;
+    {
+      DistributedDataParallel one(whole, communicator, options_of(ShardLevel::gradients));
+      DistributedDataParallel other(sliced, communicator, options_of(ShardLevel::parameters));
+      optim::SGD sgd(whole.parameters());
+      loss_of(whole, 0, 0, 8).backward();
+      one.finish();
+      sgd.step();  // its gathers are under way when the data parallelism ends
+    }
+    loss_of(whole, 0, 0, 8).backward();
+    EXPECT_EQ(whole.head.weight.grad().shape(), Shape({10, 12}));
+    EXPECT_THAT([&] { loss_of(sliced, 0, 0, 8); },
+                ::testing::ThrowsMessage<Error>(::testing::HasSubstr("that is gone")));
+  });
+}
+
+TEST(Sharding, AModelIsLoadedAndReadAsAWhole) {
+  Blocks other;
+  other.place({.dtype = DType::f64, .seed = 77});
+  std::map<std::string, Array> given;
+  for (const auto& [name, array] : other.state()) given[name] = kernels::copy(array);
+  for (ShardLevel level : kLevels) {
+    run_ranks(3, [&](Communicator& communicator) {
+      Blocks net;
+      DistributedDataParallel ddp(net, communicator, options_of(level));
+      net.load_state(given);
+      expect_close(testing_data_parallel::values_of(net), testing_data_parallel::values_of(other),
+                   0);
+      ddp.gather_parameters();
+      if (communicator.rank() == 1) loss_of(net, 0, 0, 8);  // alone
+    });
+  }
+}
+
+bool is_here(const Parameter& parameter) {
+  return parameter.tensor().value().storage()->attached();
+}
+
+// Blocks have memory while they are used, and the next one has when it is expected.
+TEST(Sharding, OneBlockIsHereAtATime) {
+  for (bool prefetch : {false, true}) {
+    run_ranks(2, [&](Communicator& communicator) {
+      Blocks net;
+      DataParallelOptions options = options_of(ShardLevel::parameters);
+      options.prefetch = prefetch;
+      DistributedDataParallel ddp(net, communicator, options);
+      optim::SGD sgd(net.parameters());
+      for (int step = 0; step < 3; ++step) {
+        SCOPED_TRACE(concat({"step ", step, prefetch ? ", prefetched" : ""}));
+        const bool expected = prefetch && step > 0;
+        sgd.zero_grad();
+        const uint64_t before = communicator.collectives_started();
+        const Tensor loss = loss_of(net, step, 0, 8);
+        // The last one stays for the backward pass, which looks at the one before it next.
+        EXPECT_TRUE(is_here(net.head.weight));
+        EXPECT_FALSE(is_here(net.h[0].up.weight));
+        EXPECT_EQ(is_here(net.h[2].up.weight), false);
+        loss.backward();
+        ddp.finish();
+        EXPECT_FALSE(is_here(net.head.weight));
+        sgd.step();
+        EXPECT_EQ(is_here(net.table.weight), expected);
+        EXPECT_FALSE(is_here(net.h[0].up.weight));
+        // Forward: the table, three blocks, spare's bucket is never looked at, scale, head; back:
+        // three blocks and the scale. Six buckets of gradients and one of those, control, buffers.
+        if (step > 0 && !prefetch) {
+          EXPECT_EQ(communicator.collectives_started() - before, 6 + 4 + 7 + 1);
+        }
+      }
+    });
+  }
+}
 
 }  // namespace
 }  // namespace lockstep::nn

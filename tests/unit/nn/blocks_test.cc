@@ -1,0 +1,74 @@
+#include "lockstep/nn/blocks.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "lockstep/nn/layers.h"
+
+namespace lockstep::nn {
+namespace {
+
+struct Counted : Layer<Counted> {
+  Linear inner{4, 4};
+  std::vector<Linear> nested;
+  int calls = 0;
+  Counted() { nested.emplace_back(4, 4); }
+  Tensor forward(const Tensor& x) {
+    ++calls;
+    return tanh(nested[0](inner(x)));
+  }
+  void visit(Visitor& v) override {
+    v("inner", inner);
+    v("nested", nested);
+  }
+};
+
+struct Net : Layer<Net> {
+  Linear first{4, 4};
+  std::vector<Counted> h = std::vector<Counted>(2);
+  Tensor forward(const Tensor& x) { return h[1](h[0](first(x))); }
+  void visit(Visitor& v) override {
+    v("first", first);
+    v("h", h);
+  }
+};
+
+TEST(Blocks, AreElementsOfTheOutermostLists) {
+  Net net;
+  std::vector<std::string> names;
+  for (const NamedModule& block : blocks_of(net)) names.push_back(block.name);
+  EXPECT_THAT(names, ::testing::ElementsAre("h.0", "h.1"));
+  EXPECT_EQ(block_of("h.0.nested.0.weight"), "h.0");
+  EXPECT_EQ(block_of("layer1.0.conv1.weight"), "layer1.0");
+  EXPECT_EQ(block_of("first.weight"), "first");
+  EXPECT_EQ(block_of("scale"), "");
+  EXPECT_EQ(block_of("h2.weight"), "h2");
+}
+
+TEST(Blocks, RunAgainInTheBackwardPass) {
+  Net kept, recomputed;
+  kept.place({.dtype = DType::f64, .seed = 3});
+  recomputed.place({.dtype = DType::f64, .seed = 3});
+  EXPECT_EQ(recompute_blocks(recomputed), 2);
+  const Tensor x = randn({3, 4}, {.dtype = DType::f64});
+  for (Net* net : {&kept, &recomputed}) sum(square((*net)(x))).backward();
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(kept.h[i].calls, 1);
+    EXPECT_EQ(recomputed.h[i].calls, 2);
+    EXPECT_EQ(recomputed.h[i].inner.weight.grad().to_vector<double>(),
+              kept.h[i].inner.weight.grad().to_vector<double>());
+  }
+  EXPECT_EQ(recomputed.first.weight.grad().to_vector<double>(),
+            kept.first.weight.grad().to_vector<double>());
+  {
+    const NoGrad no_grad;  // nothing to compute again
+    recomputed(x);
+  }
+  EXPECT_EQ(recomputed.h[0].calls, 3);
+  recompute_blocks(recomputed, false);
+  sum(recomputed(x)).backward();
+  EXPECT_EQ(recomputed.h[0].calls, 4);
+}
+
+}  // namespace
+}  // namespace lockstep::nn
