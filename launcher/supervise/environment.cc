@@ -22,7 +22,8 @@ constexpr Variable kVariables[] = {
      "how training shows its progress (default: terminal on one, plain under a launcher)"},
     {"LOCKSTEP_SHARED_WINDOW", "off",
      "ranks of one host reduce through MPI, not through memory that they share"},
-    {"LOCKSTEP_STORE", "HOST:PORT", "where ranks watch each other (default: rank 0 hosts it)"},
+    {"LOCKSTEP_STORE", "HOST:PORT",
+     "where ranks watch each other (default: `lockstep run` hosts it, without it rank 0)"},
     {"LOCKSTEP_STORE_TOKEN", "TEXT", "what LOCKSTEP_STORE wants to hear from those who connect"},
 };
 
