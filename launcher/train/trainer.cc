@@ -10,6 +10,7 @@
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/make_optimizer.h"
 #include "lockstep/nn/optim.h"
+#include "lockstep/nn/parallel/sync_batch_norm.h"
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/files/file_system.h"
 #include "lockstep/runtime/version.h"
@@ -198,12 +199,31 @@ void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepRep
   {
     const Phase phase = this->phase("forward", &times.forward);
     loss = task_.loss();
-    mine.loss_sum += loss.item() * count;
+    if (samples.count > 0) mine.loss_sum += loss.item() * count;
   }
   mine.samples += count;
   mine.tokens += count * static_cast<double>(task_.tokens_per_sample());
   const Phase phase = this->phase("backward", &times.backward);
   loss.backward(Tensor(Array::full(loss.shape(), weight, loss.dtype(), loss.device())));
+}
+
+void Trainer::micro_batches(nn::StepReport& mine, StepTimes& times) {
+  const data::Share step = plan_->step_at(position_);
+  const data::Share share = plan_->part_of(step, communicator_.rank());
+  const bool together = nn::synchronizes_batch_norm(task_.module());
+  int64_t done = 0;
+  for (int64_t left = plan_->micro_batches_of(step); left > 0; --left) {
+    const int64_t count = std::min(plan_->micro_batch(), share.count - done);
+    if (count == 0 && !together) return;
+    const bool last = left == 1 || (!together && done + count == share.count);
+    std::optional<nn::DistributedDataParallel::NoSync> no_sync;
+    if (!last) no_sync.emplace(*ddp_);
+    // The mean over the ranks of their sums is the mean over the step's samples.
+    const double weight =
+        static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
+    micro_batch({share.first + done, count}, weight, mine, times);
+    done += count;
+  }
 }
 
 // A rank that fails still takes part in what the others wait for, then all fail together.
@@ -214,18 +234,7 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   mine.failed = error.empty() ? 0 : 1;
   const auto moment = [this] { return communicator_.activity().now().describe(); };
   try {
-    const data::Share step = plan_->step_at(position_);
-    const data::Share share = plan_->part_of(step, communicator_.rank());
-    for (int64_t done = 0; done < share.count;) {
-      const int64_t count = std::min(plan_->micro_batch(), share.count - done);
-      std::optional<nn::DistributedDataParallel::NoSync> no_sync;
-      if (done + count < share.count) no_sync.emplace(*ddp_);
-      // The mean over the ranks of their sums is the mean over the step's samples.
-      const double weight =
-          static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
-      micro_batch({share.first + done, count}, weight, mine, times);
-      done += count;
-    }
+    micro_batches(mine, times);
   } catch (const CollectiveError&) {
     throw;
   } catch (const std::bad_alloc&) {
