@@ -1,4 +1,3 @@
-#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <utility>
@@ -8,6 +7,7 @@
 #include "lockstep/collectives/mpi/worker.h"
 #include "lockstep/collectives/split.h"
 #include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/log.h"
 
 namespace lockstep {
 namespace mpi {
@@ -83,9 +83,9 @@ class MpiCommunicator final : public Communicator {
 
   void report_refusal(size_t bytes, const std::string& reason) {
     if (reason.empty() || rank() != 0 || std::exchange(refusal_reported_, true)) return;
-    std::fprintf(stderr,
-                 "lockstep: %.1f MiB of gradients are reduced through MPI, not shared memory: %s\n",
-                 static_cast<double>(bytes) / (1 << 20), reason.c_str());
+    log(LogLevel::warning,
+        {static_cast<double>(bytes) / (1 << 20),
+         " MiB of gradients are reduced through MPI, not shared memory: ", reason});
   }
 
   void start(const std::shared_ptr<WorkState>& work) override { worker_->submit(group_, work); }

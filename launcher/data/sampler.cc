@@ -91,6 +91,11 @@ Share BatchPlan::part_of(const Share& step, int64_t rank) const {
   return {step.first + begin, end - begin};
 }
 
+int64_t BatchPlan::micro_batches_of(const Share& step) const {
+  const int64_t samples = options_.world_size * options_.micro_batch;
+  return (step.count + samples - 1) / samples;
+}
+
 int64_t BatchPlan::steps_from(int64_t position) const {
   const auto& [global_batch, world_size, micro_batch, epoch, run] = options_;
   LOCKSTEP_CHECK(run > 0, "batch plan: the run has no end");

@@ -67,6 +67,8 @@ class BatchPlan {
   // The step that begins at `position`; the next begins where it ends.
   Share step_at(int64_t position) const;
   Share part_of(const Share& step, int64_t rank) const;
+  // Of the rank that has the largest part.
+  int64_t micro_batches_of(const Share& step) const;
   // Steps from `position` to the end of the run, which must have one.
   int64_t steps_from(int64_t position) const;
 

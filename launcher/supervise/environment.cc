@@ -15,6 +15,8 @@ struct Variable {
 constexpr Variable kVariables[] = {
     {"LOCKSTEP_ISA", "v2|v3|v4",
      "the x86-64 level of the CPU kernels (default: the highest that the processor has)"},
+    {"LOCKSTEP_LOG_LEVEL", "error|warning|info|debug",
+     "which remarks ranks make on stderr, this level and those before it (default: warning)"},
     {"LOCKSTEP_PLUGIN_DIR", "DIR",
      "where liblockstep_mpi.so lies (default: ../lib beside the program, else where it was "
      "linked)"},
@@ -22,8 +24,10 @@ constexpr Variable kVariables[] = {
      "how training shows its progress (default: terminal on one, plain under a launcher)"},
     {"LOCKSTEP_SHARED_WINDOW", "off",
      "ranks of one host reduce through MPI, not through memory that they share"},
-    {"LOCKSTEP_STORE", "HOST:PORT", "where ranks watch each other (default: rank 0 hosts it)"},
+    {"LOCKSTEP_STORE", "HOST:PORT",
+     "where ranks watch each other (default: `lockstep run` hosts it, without it rank 0)"},
     {"LOCKSTEP_STORE_TOKEN", "TEXT", "what LOCKSTEP_STORE wants to hear from those who connect"},
+    {"LOCKSTEP_TIMEOUT", "TIME", "the default of --timeout"},
 };
 
 }  // namespace

@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "lockstep/launcher/supervise/child.h"
@@ -12,6 +14,7 @@
 #include "lockstep/launcher/supervise/job.h"
 #include "lockstep/launcher/supervise/rank_main.h"
 #include "lockstep/launcher/supervise/rank_output.h"
+#include "lockstep/launcher/supervise/store_process.h"
 #include "lockstep/runtime/parallel.h"
 
 namespace lockstep::supervise {
@@ -126,14 +129,31 @@ int RunCommand::run() {
   return 0;
 }
 
+bool RunCommand::has_store() const {
+  return std::getenv("LOCKSTEP_STORE") != nullptr ||
+         std::ranges::any_of(environment_, [](const std::string& assignment) {
+           return assignment.starts_with("LOCKSTEP_STORE=");
+         });
+}
+
 int RunCommand::start(const std::vector<std::string>& launcher,
                       const std::vector<std::string>& program) {
+  const bool is_rank = launcher.empty();
+  std::unique_ptr<StoreProcess> store;
+  if (!is_rank && !has_store()) {
+    auto started = StoreProcess::start(ranks_);
+    if (!started.ok()) {
+      return complain("the job's store: " + std::string(started.status().message()), kFailed);
+    }
+    store = *std::move(started);
+  }
   const auto output = RankOutput::create(
       {.ranks = ranks_, .prefix = prefix_output_ == "on", .log_directory = log_directory_});
   if (!output.ok()) return complain(output.status());
   const Started started;
-  ChildOptions options{.words = launcher, .environment = environment_};
-  const bool is_rank = launcher.empty();
+  ChildOptions options{.words = launcher};
+  if (store) options.environment = store->environment();
+  options.environment.insert(options.environment.end(), environment_.begin(), environment_.end());
   if (is_rank) {
     options.output = (*output)->write_end(0, RankOutput::kOutput);
     options.error = (*output)->write_end(0, RankOutput::kError);

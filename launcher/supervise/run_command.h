@@ -30,6 +30,8 @@ class RunCommand {
   std::chrono::milliseconds grace_{30'000};
   std::vector<std::string> program_;
 
+  // Whether the ranks are told of one that is not this job's own.
+  bool has_store() const;
   int start(const std::vector<std::string>& launcher, const std::vector<std::string>& program);
 };
 

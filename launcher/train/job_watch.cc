@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 #include "lockstep/collectives/store/tcp_store.h"
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/status.h"
+#include "lockstep/runtime/log.h"
 
 namespace lockstep::train {
 namespace {
@@ -74,6 +74,10 @@ JobWatch::JobWatch(Communicator& communicator, const World& world, Options optio
     : communicator_(communicator), options_(std::move(options)) {
   if (communicator.size() == 1) return;
   const Meeting meeting = agree_on_meeting(communicator, world, host_);
+  if (communicator.rank() == 0) {
+    log(LogLevel::info, {"the ranks meet at ", meeting.store.host, ":", meeting.store.port,
+                         meeting.by_rank_0 ? ", which rank 0 hosts" : ", as LOCKSTEP_STORE says"});
+  }
   // A host of the store that stands still is condemned when a rank in a collective would be, and
   // never where there is no deadline.
   const milliseconds timeout =
@@ -130,7 +134,7 @@ void JobWatch::write(const std::string& name, const std::string& text) const {
   file.close();
   if (file) std::filesystem::rename(unfinished, path, error);
   if (file && !error) return;
-  std::fprintf(stderr, "lockstep: %s cannot be written\n", path.c_str());
+  log(LogLevel::warning, {path.string(), " cannot be written"});
 }
 
 }  // namespace lockstep::train

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <thread>
 
@@ -13,6 +14,7 @@
 #include "lockstep/launcher/train/job_watch.h"
 #include "lockstep/launcher/train/signals.h"
 #include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/log.h"
 #include "lockstep/runtime/parallel.h"
 
 namespace lockstep::train {
@@ -45,6 +47,18 @@ class Reporter {
   const std::string& program_;
   std::atomic<bool> has_reported_{false};
 };
+
+// The defaults that the environment changes.
+void read_environment(TrainOptions& options) {
+  log_level();  // refuses what is no level
+  const char* timeout = std::getenv("LOCKSTEP_TIMEOUT");
+  if (timeout == nullptr || *timeout == '\0') return;
+  const auto parsed = flags::parse_duration(timeout);
+  if (!parsed) {
+    fail_usage({"LOCKSTEP_TIMEOUT is '", timeout, "': expected a time such as 30s or 10m"});
+  }
+  options.timeout = *parsed;
+}
 
 void apply_machine_options(const TrainOptions& options, const World& world) {
   context().threads =
@@ -96,15 +110,18 @@ int run_body(const Program& program, Session session, JobWatch& watch, Reporter&
 }  // namespace
 
 int Program::run(int argc, char** argv) {
-  flags::Command command(name, summary);
-  if (add_flags) add_flags(command);
-  options.add_to(command);
-  if (const auto code = command.parse_or_print(argc, argv)) return *code;
   Reporter report(name);
   World world;
   try {
+    read_environment(options);
+    flags::Command command(name, summary);
+    if (add_flags) add_flags(command);
+    options.add_to(command);
+    if (const auto code = command.parse_or_print(argc, argv)) return *code;
     world = World::from_env();
     apply_machine_options(options, world);
+    log(LogLevel::info, {"rank ", world.rank, " of ", world.size, " (", world.source, "), process ",
+                         getpid(), ", ", context().threads, " threads"});
     std::optional<DelayedTermination> delayed;
     if (world.size > 1) delayed.emplace();
     const std::unique_ptr<Communicator> communicator = make_communicator(world);

@@ -11,6 +11,7 @@
 #include "lockstep/launcher/train/make_optimizer.h"
 #include "lockstep/nn/blocks.h"
 #include "lockstep/nn/optim.h"
+#include "lockstep/nn/parallel/sync_batch_norm.h"
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/files/file_system.h"
 #include "lockstep/runtime/version.h"
@@ -202,7 +203,7 @@ void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepRep
   {
     const Phase phase = this->phase("forward", &times.forward);
     loss = task_.loss();
-    mine.loss_sum += loss.item() * count;
+    if (samples.count > 0) mine.loss_sum += loss.item() * count;
   }
   mine.samples += count;
   mine.tokens += count * static_cast<double>(task_.tokens_per_sample());
@@ -210,17 +211,11 @@ void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepRep
   loss.backward(Tensor(Array::full(loss.shape(), weight, loss.dtype(), loss.device())));
 }
 
-// Of a step on this rank; where gradients are sharded, on the rank that has most.
-int64_t Trainer::micro_batches(const data::Share& step) const {
-  const auto of = [&](int rank) {
-    const int64_t most = plan_->micro_batch();
-    return (plan_->part_of(step, rank).count + most - 1) / most;
-  };
-  int64_t count = of(communicator_.rank());
-  for (int rank = 0; ddp_->reduces_each_micro_batch() && rank < communicator_.size(); ++rank) {
-    count = std::max(count, of(rank));
-  }
-  return count;
+// Whether all ranks make equally many passes, some of them over no samples: they compute something
+// together.
+bool Trainer::passes_together() const {
+  return options_.shard_level() == nn::ShardLevel::parameters ||
+         nn::synchronizes_batch_norm(task_.module());
 }
 
 // The others wait for parameters that this rank will not ask for.
@@ -243,25 +238,22 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   };
   const data::Share step = plan_->step_at(position_);
   const data::Share share = plan_->part_of(step, communicator_.rank());
-  const int64_t rounds = micro_batches(step);
+  const bool reduces = ddp_->reduces_each_micro_batch(), together = passes_together();
+  const int64_t most = plan_->micro_batch(), own = (share.count + most - 1) / most;
+  const int64_t rounds = reduces || together ? plan_->micro_batches_of(step) : own;
   for (int64_t round = 0; round < rounds; ++round) {
-    const bool last = round + 1 == rounds, reduces = ddp_->reduces_each_micro_batch();
-    const int64_t done = std::min(round * plan_->micro_batch(), share.count);
-    const int64_t count = std::min(plan_->micro_batch(), share.count - done);
+    const bool last = round + 1 == rounds;
+    const int64_t done = std::min(round * most, share.count);
+    const int64_t count = std::min(most, share.count - done);
     try {
       std::optional<nn::DistributedDataParallel::NoSync> no_sync;
       if (!last && !reduces) no_sync.emplace(*ddp_);
-      if (mine.failed > 0) {
-        // Only takes part in the reductions.
-      } else if (count > 0) {
-        // The mean over the ranks of their sums is the mean over the step's samples.
-        const double weight =
-            static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
+      // The mean over the ranks of their sums is the mean over the step's samples.
+      const double weight =
+          static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
+      // One that has failed only takes part in the reductions.
+      if (mine.failed == 0 && (count > 0 || together)) {
         micro_batch({share.first + done, count}, weight, mine, times);
-      } else if (options_.shard_level() == nn::ShardLevel::parameters) {
-        // The others gather parameters while they compute: with this rank, whatever it computes.
-        nn::StepReport nothing;
-        micro_batch({step.first, 1}, 0, nothing, times);
       }
     } catch (const CollectiveError&) {
       throw;
@@ -345,10 +337,9 @@ void Trainer::validate() {
       sums.data<double>()[0] += task_.loss().item() * static_cast<double>(count);
     }
     // Where parameters are gathered all ranks compute equally often.
-    const int64_t more = sharded ? rounds_of((samples + ranks - 1) / ranks) - rounds_of(end - first)
-                                 : 0;
-    for (int64_t i = 0; i < more; ++i) {
-      task_.load_validation(0, 1);
+    const int64_t rounds = rounds_of(sharded ? (samples + ranks - 1) / ranks : end - first);
+    for (int64_t i = rounds_of(end - first); i < rounds; ++i) {
+      task_.load_validation(end, 0);
       task_.loss();
     }
     task_.module().train(true);

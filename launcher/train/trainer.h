@@ -42,9 +42,11 @@ class Task {
   // an epoch's last step has what is left.
   virtual bool endless() const { return false; }
 
-  // Makes samples [first, first + count) ready for loss().
+  // Makes samples [first, first + count) ready for loss(). None (count 0) only where the module
+  // synchronizes batch norm (nn/parallel/sync_batch_norm.h): a rank that has fewer samples than
+  // others in an epoch's last step then runs empty batches, because all share the statistics.
   virtual void load(int64_t first, int64_t count) = 0;
-  // The mean loss over the samples loaded.
+  // The mean loss over the samples loaded; of none, whatever has a gradient: it counts nothing.
   virtual Tensor loss() = 0;
 
   virtual int64_t validation_samples() const { return 0; }
@@ -102,7 +104,7 @@ class Trainer {
   Outcome train();
   nn::StepReport one_step();
   nn::StepReport forward_backward(StepTimes& times);
-  int64_t micro_batches(const data::Share& step) const;
+  bool passes_together() const;
   [[noreturn]] void break_off(const std::string& error);
   void micro_batch(const data::Share& samples, double weight, nn::StepReport& mine,
                    StepTimes& times);

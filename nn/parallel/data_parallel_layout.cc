@@ -3,6 +3,7 @@
 
 #include "lockstep/nn/parallel/data_parallel.h"
 #include "lockstep/nn/parallel/same_model.h"
+#include "lockstep/runtime/log.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::nn {
@@ -21,7 +22,12 @@ FlatLayout DistributedDataParallel::packed(const std::vector<int>& order) {
     shapes.push_back(parameter(static_cast<int>(i)).shape());
   }
   const DType dtype = members_.empty() ? options_.placement.dtype : parameter(0).dtype();
-  return FlatLayout::pack(shapes, order, dtype, options_.bucket_sizes);
+  FlatLayout layout = FlatLayout::pack(shapes, order, dtype, options_.bucket_sizes);
+  if (communicator_.rank() == 0) {
+    log(LogLevel::debug, {layout.elements, " gradients of ", members_.size(), " parameters lie in ",
+                          layout.buckets.size(), " buckets"});
+  }
+  return layout;
 }
 
 void DistributedDataParallel::regroup() {

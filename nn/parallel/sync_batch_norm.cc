@@ -29,17 +29,31 @@ class LayerGroup final : public StatisticsGroup {
   std::string what_;
 };
 
+// `act` takes the name and the group of each BatchNorm.
+template <class Act>
+void for_each_group(Module& module, const Act& act) {
+  for (const auto& [name, part] : module.named_modules()) {
+    const auto visit = [&, &name = name](auto* layer) {
+      if (layer) act(name, layer->statistics_group);
+    };
+    visit(dynamic_cast<BatchNorm1d*>(part));
+    visit(dynamic_cast<BatchNorm2d*>(part));
+    visit(dynamic_cast<BatchNorm3d*>(part));
+  }
+}
+
 }  // namespace
 
 void synchronize_batch_norm(Module& module, Communicator& communicator) {
-  for (const auto& [name, part] : module.named_modules()) {
-    const auto share = [&, &name = name](auto* layer) {
-      if (layer) layer->statistics_group = std::make_shared<LayerGroup>(communicator, name);
-    };
-    share(dynamic_cast<BatchNorm1d*>(part));
-    share(dynamic_cast<BatchNorm2d*>(part));
-    share(dynamic_cast<BatchNorm3d*>(part));
-  }
+  for_each_group(module, [&](const std::string& name, auto& group) {
+    group = std::make_shared<LayerGroup>(communicator, name);
+  });
+}
+
+bool synchronizes_batch_norm(Module& module) {
+  bool any = false;
+  for_each_group(module, [&](const std::string&, const auto& group) { any = any || group; });
+  return any;
 }
 
 }  // namespace lockstep::nn

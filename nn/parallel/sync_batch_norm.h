@@ -24,4 +24,7 @@ namespace lockstep::nn {
 // makes one call at a time.
 void synchronize_batch_norm(Module& module, Communicator& communicator);
 
+// Whether a BatchNorm in `module` does: all ranks run as many forward passes.
+bool synchronizes_batch_norm(Module& module);
+
 }  // namespace lockstep::nn

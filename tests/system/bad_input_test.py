@@ -3,7 +3,7 @@
 import os
 import struct
 
-from programs import DATA, GPT, LOCKSTEP, SystemTest, main, mpirun, run
+from programs import DATA, ENVIRONMENT, GPT, LOCKSTEP, SystemTest, main, mpirun, run
 
 SMALL = ["--layers", 1, "--heads", 2, "--width", 16, "--context", 16, "--threads", 1]
 
@@ -55,6 +55,15 @@ class BadInput(SystemTest):
                       "--prompt", ""], "--prompt")
         self.refused(self.command("--checkpoint-every", "soon", "--run-dir", self.folder / "r"),
                      "soon")
+
+    def test_environment(self):
+        for name, value, expected in (("LOCKSTEP_TIMEOUT", "soon", "expected a time"),
+                                      ("LOCKSTEP_TIMEOUT", "-1s", "expected a time"),
+                                      ("LOCKSTEP_LOG_LEVEL", "loud", "expected error, warning")):
+            job = run(self.command(), env={**ENVIRONMENT, name: value})
+            self.assertEqual(job.returncode, 2)
+            self.assertIn(f"{name} is '{value}': {expected}", job.stderr)
+            self.assertEqual(len(job.stderr.strip().splitlines()), 1, job.stderr)
 
     def test_batch_and_world(self):
         self.refused([*self.command()[:-1], 7], "7", "2 ranks", ranks=(2,))

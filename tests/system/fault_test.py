@@ -234,6 +234,18 @@ class Faults(unittest.TestCase):
             self.assertIn(message, job.stderr)
             self.assertEqual(len(job.stderr.strip().splitlines()), 1, job.stderr)
 
+    def test_the_store_of_the_launcher_outlives_rank_0(self):
+        for fault in (fault for fault in FAULTS if fault.name in ("kill", "stop", "exit")):
+            job = programs.run([programs.LOCKSTEP, "run", "-n", RANKS, "--oversubscribe", PROGRAM,
+                                "--timeout", f"{DEADLINE}s", "--global-batch", 16, "--fault",
+                                fault.name, "--culprit", 0, "--fault-step", STEP, "--fault-phase",
+                                fault.phase], timeout=60)
+            self.assertNotEqual(job.returncode, 0)
+            said = fault.message.format(c=0, at=f"step {STEP}, phase {fault.phase}")
+            for rank in range(1, RANKS):
+                self.assertRegex(job.stderr, rf"(?m)^\[{rank}\] .*{said}")
+            self.assertNotIn("hosts the job's store", job.stderr)
+
     def test_a_job_that_is_slow_does_not_fail(self):
         with tempfile.TemporaryDirectory() as name:
             job = programs.run(command(pathlib.Path(name), 16, "--steps", 10, "--fault", "none"),

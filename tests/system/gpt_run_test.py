@@ -31,6 +31,24 @@ class GptRun(SystemTest):
         self.addCleanup(lambda: process.poll() is None and (process.kill(), process.communicate()))
         return process
 
+    def test_the_environment_sets_defaults(self):
+        def timeout(*flags, **variables):
+            path = self.folder / f"run-{len(list(self.folder.iterdir()))}"
+            job = self.succeed(launch(2, *self.command(1, run_dir=path), *flags),
+                               env={**ENVIRONMENT, **variables})
+            config = json.loads((path / "config.json").read_text())
+            return config["trainer"]["timeout_seconds"], job.stderr
+        seconds, remarks = timeout()
+        self.assertEqual((seconds, remarks), (600, ""))
+        self.assertEqual(timeout(LOCKSTEP_TIMEOUT="90s")[0], 90)
+        self.assertEqual(timeout("--timeout", "2m", LOCKSTEP_TIMEOUT="90s")[0], 120)
+        _, remarks = timeout(LOCKSTEP_LOG_LEVEL="info")
+        for said in (r"rank 0 of 2 \(OMPI_COMM_WORLD_RANK\), ", r"rank 1 of 2 \(",
+                     r"the ranks meet at 127\.0\.0\.1:\d+, which rank 0 hosts"):
+            self.assertRegex(remarks, f"(?m)^lockstep: {said}")
+        _, remarks = timeout(LOCKSTEP_LOG_LEVEL="debug")
+        self.assertRegex(remarks, r"(?m)^lockstep: \d+ gradients of \d+ parameters lie in 1 buckets")
+
     def wait_for_step(self, step, path=None):
         path = path or self.run_dir / "metrics.jsonl"
         deadline = time.monotonic() + 60

@@ -64,6 +64,14 @@ def alive(pid):
     return state != "Z"
 
 
+def descendants(pid):
+    found = [pid]
+    for parent in found:
+        for tasks in pathlib.Path(f"/proc/{parent}/task").glob("*/children"):
+            found.extend(map(int, tasks.read_text().split()))
+    return found[1:]
+
+
 class Output(unittest.TestCase):
     def test_prefixes_whole_lines_and_keeps_streams_apart(self):
         code = RANK + """
@@ -307,6 +315,60 @@ print("child", child.pid, flush=True)
         while any(map(alive, pids)) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.assertFalse(any(map(alive, pids)))
+
+
+# Prints where the store is, and whether any process's command line has its token.
+ASK_FOR_STORE = RANK + """
+import glob
+token = os.environ.get("LOCKSTEP_STORE_TOKEN", "")
+def shows(path):
+    try: return token.encode() in open(path, "rb").read()
+    except OSError: return False
+print(os.environ.get("LOCKSTEP_STORE"), len(token),
+      token != "" and any(map(shows, glob.glob("/proc/[0-9]*/cmdline"))))
+"""
+
+
+class Store(unittest.TestCase):
+    def test_ranks_are_told_where_it_is(self):
+        job = run("-n", 2, "--", *python(ASK_FOR_STORE))
+        found = re.findall(r"^\[[01]\] 127\.0\.0\.1:(\d+) 32 False$", job.stdout, re.MULTILINE)
+        self.assertEqual(len(found), 2, job.stdout + job.stderr)
+        self.assertEqual(found[0], found[1])
+        self.assertEqual(run("-n", 1, "--", *python(ASK_FOR_STORE)).stdout, "[0] None 0 False\n")
+
+    def test_one_that_is_given_stays(self):
+        given = "LOCKSTEP_STORE=elsewhere:1"
+        job = run("-n", 2, "--env", given, "--", *python(ASK_FOR_STORE))
+        self.assertEqual(job.stdout.count("elsewhere:1 0 False\n"), 2, job.stdout + job.stderr)
+        name, value = given.split("=")
+        job = run("-n", 2, "--", *python(ASK_FOR_STORE), env={**os.environ, name: value})
+        self.assertEqual(job.stdout.count("elsewhere:1 0 False\n"), 2, job.stdout + job.stderr)
+
+    def test_nothing_is_left_when_the_launcher_is_killed(self):
+        for _ in range(3):
+            job = start("-n", 2, "--", *python(STUBBORN))
+            wait_for_lines(job, "ready", 2)
+            family = descendants(job.pid)
+            names = [pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in family]
+            self.assertEqual(names.count("lockstep-store"), 1, names)
+            self.assertIn("mpirun", names)
+            job.kill()
+            job.communicate(timeout=30)
+            deadline = time.monotonic() + 15
+            while any(map(alive, family)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            left = [name for pid, name in zip(family, names) if alive(pid)]
+            self.assertEqual(left, [])
+
+    def test_it_ends_with_the_job(self):
+        job = start("-n", 2, "--", *python(RANK + "print('ready', flush=True); sys.stdin.read()"),
+                    stdin=subprocess.PIPE)
+        wait_for_lines(job, "ready", 2)
+        family = descendants(job.pid)
+        job.communicate(timeout=30)
+        self.assertEqual(job.returncode, 0)
+        self.assertFalse(any(map(alive, family)))
 
 
 class Tool(unittest.TestCase):

@@ -165,6 +165,19 @@ TEST(BatchPlan, AStepEndsWithItsEpoch) {
   EXPECT_EQ(plan.step_at(18).count, 8);
 }
 
+TEST(BatchPlan, MicroBatchesAreThoseOfTheLargestPart) {
+  for (const int64_t micro : {1, 2, 4}) {
+    const BatchPlan plan({.global_batch = 24, .world_size = 3, .micro_batch = micro});
+    for (int64_t count = 0; count <= 24; ++count) {
+      int64_t most = 0;
+      for (int64_t rank = 0; rank < 3; ++rank) {
+        most = std::max(most, plan.part_of({100, count}, rank).count);
+      }
+      EXPECT_EQ(plan.micro_batches_of({100, count}), (most + micro - 1) / micro) << count;
+    }
+  }
+}
+
 std::string problem_of(const BatchPlan::Options& options) {
   try {
     const BatchPlan plan(options);

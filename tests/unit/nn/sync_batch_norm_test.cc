@@ -275,7 +275,9 @@ TEST(SyncBatchNorm, AccumulatesAndTakesARankWithoutSamples) {
 TEST(SyncBatchNorm, EveryNormOfAModule) {
   const auto communicator = make_single_communicator();
   ResNet model = resnet50({.num_classes = 2});
+  EXPECT_FALSE(synchronizes_batch_norm(model));
   synchronize_batch_norm(model, *communicator);
+  EXPECT_TRUE(synchronizes_batch_norm(model));
   int shared = 0;
   model.apply([&](Module& part) { shared += part.type_name() == "SyncBatchNorm" ? 1 : 0; });
   EXPECT_EQ(shared, 53);
