@@ -77,6 +77,10 @@ class Kernels {
  public:
   virtual ~Kernels() = default;
 
+  // Whether matrix products of this floating dtype are the device's own. Otherwise they are
+  // computed in f32, and operands and result are converted.
+  virtual bool multiplies_in(DType dtype) const = 0;
+
   // y = f(x); dx = f'(x, y) * dy. All of one shape and dtype, any strides.
   virtual void unary(Elementwise op, const View& x, const View& y) = 0;
   virtual void unary_backward(Elementwise op, const View& x, const View& y, const View& dy,
