@@ -55,24 +55,65 @@ void LowPrecisionCopies::refresh(Copy& copy) {
   const int64_t elements = copy.flat.elements();
   kernels::copy_into(Array(copy.master, DType::f32, {elements}, {1}, 0), copy.flat);
   copy.version = copy.master->version();
+  ++conversions_;
+}
+
+const LowPrecisionCopies::Copy* LowPrecisionCopies::find(const Storage* master) const {
+  const auto same = [&](const Copy& copy) { return copy.master.get() == master; };
+  const auto copy = std::find_if(copies_.begin(), copies_.end(), same);
+  return copy == copies_.end() ? nullptr : &*copy;
+}
+
+Array LowPrecisionCopies::window(const Copy& copy, const Array& master) const {
+  return Array(copy.flat.storage(), dtype_, master.shape(), master.strides(), master.offset());
+}
+
+void LowPrecisionCopies::drop_unused() {
+  std::erase_if(copies_, [](const Copy& copy) { return copy.master->unique(); });
 }
 
 Array LowPrecisionCopies::of(const Array& master) {
   LOCKSTEP_CHECK(master.dtype() == DType::f32, "autocast: a copy of ", master.dtype(),
                  " parameters, expected f32");
-  const auto same = [&](const Copy& copy) { return copy.master == master.storage(); };
-  auto copy = std::find_if(copies_.begin(), copies_.end(), same);
-  if (copy == copies_.end()) {
-    // Masters that only their copy still holds are gone.
-    std::erase_if(copies_, [](const Copy& old) { return old.master->unique(); });
+  Copy* copy = find(master.storage().get());
+  if (copy == nullptr) {
+    drop_unused();
     const int64_t elements = static_cast<int64_t>(master.storage()->bytes() / sizeof(float));
     copies_.push_back({master.storage(), Array::empty({elements}, dtype_, master.device()), 0});
-    copy = copies_.end() - 1;
+    copy = &copies_.back();
     refresh(*copy);
-  } else if (copy->version != master.storage()->version()) {
+  } else if (!copy->provided && copy->version != master.storage()->version()) {
     refresh(*copy);
   }
-  return Array(copy->flat.storage(), dtype_, master.shape(), master.strides(), master.offset());
+  return window(*copy, master);
+}
+
+Array LowPrecisionCopies::current(const Array& master) const {
+  const Copy* copy = find(master.storage().get());
+  if (copy == nullptr || copy->provided || copy->version != copy->master->version()) return {};
+  return window(*copy, master);
+}
+
+void LowPrecisionCopies::mark_current(const Storage& master) {
+  Copy* copy = find(&master);
+  LOCKSTEP_CHECK(copy != nullptr && !copy->provided, "mark_current: there is no copy to mark");
+  copy->version = master.version();
+  // What has saved the values of before for a backward pass finds out.
+  copy->flat.storage()->bump_version();
+}
+
+void LowPrecisionCopies::provide(Ref<Storage> master, Array flat) {
+  const auto elements = static_cast<int64_t>(master->bytes() / sizeof(float));
+  LOCKSTEP_CHECK(flat.dtype() == dtype_ && flat.elements() == elements && flat.contiguous() &&
+                     flat.offset() == 0,
+                 "provide: a copy of ", elements, " values is given as ", flat.dtype(), " ",
+                 flat.shape(), ", expected flat ", dtype_, " from the start of its memory");
+  withdraw(*master);
+  copies_.push_back({std::move(master), std::move(flat), 0, true});
+}
+
+void LowPrecisionCopies::withdraw(const Storage& master) {
+  std::erase_if(copies_, [&](const Copy& copy) { return copy.master.get() == &master; });
 }
 
 int64_t LowPrecisionCopies::bytes() const {
@@ -100,11 +141,13 @@ bool internal::autocast_differs(const char* op, std::initializer_list<const Tens
 Tensor autocast(const char* op, const Tensor& x) {
   const std::optional<DType> dtype = wanted(op);
   if (!dtype || !converts(x, *dtype)) return x;
-  const bool parameter = x.requires_grad() && x.is_leaf() && x.dtype() == DType::f32;
-  if (!parameter || *dtype != context().autocast.dtype) return to(x, *dtype);
-  return record(
-      {"to"}, context().autocast.copies->of(x.value()), {&x},
-      [](const Tensor& dy, Gradients& out) { out.add(0, [&] { return to(dy, DType::f32); }); });
+  const AutocastState& state = context().autocast;
+  if (*dtype != state.dtype || x.dtype() != DType::f32) return to(x, *dtype);
+  const bool parameter = x.requires_grad() ? x.is_leaf() : state.copies->holds(x.value());
+  if (!parameter) return to(x, *dtype);
+  return record({"to"}, state.copies->of(x.value()), {&x}, [](const Tensor& dy, Gradients& out) {
+    out.add(0, [&] { return to(dy, DType::f32); });
+  });
 }
 
 }  // namespace lockstep

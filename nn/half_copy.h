@@ -16,8 +16,9 @@ namespace lockstep::nn {
 //     loss = …;
 //   }
 //
-// One copy for each memory that parameters lie in: of the flat buckets of data parallelism, one a
-// bucket. Converted again at the first use after the values have changed (an optimizer's step).
+// One copy for each memory that parameters lie in: of those of data parallelism one for all.
+// Converted again at the first use after the values have changed, unless the optimizer that changes
+// them writes it as well (Optimizer::set_copies).
 // Gradients flow to the f32 parameters. Parameters that are seated elsewhere later move over by
 // themselves. Must outlive the scopes that use it.
 class HalfCopy : public LowPrecisionCopies {

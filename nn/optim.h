@@ -5,6 +5,7 @@
 #include "lockstep/nn/optim/adaptive.h"
 #include "lockstep/nn/optim/average.h"
 #include "lockstep/nn/optim/clip.h"
+#include "lockstep/nn/optim/grad_scaler.h"
 #include "lockstep/nn/optim/lamb.h"
 #include "lockstep/nn/optim/lbfgs.h"
 #include "lockstep/nn/optim/lion.h"

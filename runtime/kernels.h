@@ -54,7 +54,8 @@ struct AttentionOptions {
 };
 
 // A run of an optimizer's update: `elements` consecutive values of each array, all of one floating
-// dtype (16-bit ones are computed in f32).
+// dtype (16-bit ones are computed in f32). Where `copy` is set, the updated parameter is also
+// written there in 16 bits; it overlaps none of the others.
 struct UpdateRun {
   static constexpr int kStates = 3;
   static constexpr int kConstants = 9;
@@ -63,6 +64,8 @@ struct UpdateRun {
   void* state[kStates] = {};  // as many as the functor has
   int64_t elements = 0;
   DType dtype = DType::f32;
+  void* copy = nullptr;
+  DType copy_dtype = DType::bf16;
   double constants[kConstants] = {};  // the functor's data members in order
 };
 
@@ -73,6 +76,10 @@ struct UpdateRun {
 class Kernels {
  public:
   virtual ~Kernels() = default;
+
+  // Whether matrix products of this floating dtype are the device's own. Otherwise they are
+  // computed in f32, and operands and result are converted.
+  virtual bool multiplies_in(DType dtype) const = 0;
 
   // y = f(x); dx = f'(x, y) * dy. All of one shape and dtype, any strides.
   virtual void unary(Elementwise op, const View& x, const View& y) = 0;

@@ -34,22 +34,24 @@ Metrics::Metrics(files::FileSystem& file_system, const std::filesystem::path& pa
 
 void Metrics::step(const StepMetrics& m) {
   if (!file_) return;
-  append(*file_, Json{{"event", "step"},
-                      {"step", m.step},
-                      {"loss", m.loss},
-                      {"learning_rate", m.learning_rate},
-                      {"gradient_norm", m.gradient_norm},
-                      {"samples_per_second", m.samples_per_second},
-                      {"tokens_per_second", m.tokens_per_second},
-                      {"seconds", m.seconds},
-                      {"time",
-                       {{"data", m.time.data},
-                        {"forward", m.time.forward},
-                        {"backward", m.time.backward},
-                        {"exposed_communication", m.time.exposed_communication},
-                        {"optimizer", m.time.optimizer},
-                        {"checkpoint", m.time.checkpoint}}},
-                      {"memory_bytes", m.memory_bytes}});
+  Json json{{"event", "step"},
+            {"step", m.step},
+            {"loss", m.loss},
+            {"learning_rate", m.learning_rate},
+            {"gradient_norm", m.gradient_norm},
+            {"samples_per_second", m.samples_per_second},
+            {"tokens_per_second", m.tokens_per_second},
+            {"seconds", m.seconds},
+            {"time",
+             {{"data", m.time.data},
+              {"forward", m.time.forward},
+              {"backward", m.time.backward},
+              {"exposed_communication", m.time.exposed_communication},
+              {"optimizer", m.time.optimizer},
+              {"checkpoint", m.time.checkpoint}}},
+            {"memory_bytes", m.memory_bytes}};
+  if (m.loss_scale) json["loss_scale"] = *m.loss_scale;
+  append(*file_, json);
   if (!std::isfinite(m.loss) || !std::isfinite(m.gradient_norm)) {
     event("not_finite",
           {{"step", m.step}, {"what", std::isfinite(m.loss) ? "gradient_norm" : "loss"}});

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +29,7 @@ struct StepMetrics {
   double loss = 0;
   double learning_rate = 0;
   double gradient_norm = 0;
+  std::optional<double> loss_scale;  // that the gradients of the step had
   double samples_per_second = 0;
   double tokens_per_second = 0;
   double seconds = 0;

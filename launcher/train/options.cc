@@ -74,7 +74,10 @@ void TrainOptions::add_to(flags::Command& c) {
          .minimum = 0},
         gradient_clip);
   c.group("Machine");
-  c.add({.name = "--precision", .help = "arithmetic", .choices = {"f32", "f64"}}, precision);
+  c.add({.name = "--precision",
+         .help = "arithmetic; 16 bits: under autocast, f32 parameters and gradients",
+         .choices = {"f64", "f32", "bf16", "fp16"}},
+        precision);
   c.add({.name = "--device", .help = "where to compute", .choices = {"auto", "cpu"}}, device);
   c.add({.name = "--threads",
          .help = "threads of one rank (0: the cores, shared by the ranks)",
@@ -193,6 +196,12 @@ data::BatchPlan TrainOptions::batch_plan(int world_size, int64_t samples, bool e
                           .micro_batch = micro_batch > 0 ? micro_batch : share,
                           .epoch_samples = endless ? 0 : samples,
                           .run_samples = run});
+}
+
+std::optional<DType> TrainOptions::autocast_dtype() const {
+  if (precision == "bf16") return DType::bf16;
+  if (precision == "fp16") return DType::f16;
+  return std::nullopt;
 }
 
 nn::DataParallelOptions TrainOptions::data_parallel() const {

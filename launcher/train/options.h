@@ -58,7 +58,9 @@ struct TrainOptions {
 
   // How DistributedDataParallel is to reduce gradients, and where it places the module.
   nn::DataParallelOptions data_parallel() const;
+  // Of parameters and gradients; and what autocast computes in, where it is on.
   DType dtype() const { return precision == "f64" ? DType::f64 : DType::f32; }
+  std::optional<DType> autocast_dtype() const;
   nn::ShardLevel shard_level() const;
   // Steps between checkpoints, or 0; and the same in time.
   int64_t checkpoint_every_steps() const;

@@ -32,6 +32,9 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 // For which a rank in a phase that may take long is not late, or ten deadlines.
 constexpr std::chrono::milliseconds kLongPhase = std::chrono::minutes(10);
 
+// Gradients that are not finite at a loss scale below this are so at any.
+constexpr double kSmallestLossScale = 1e-4;
+
 }  // namespace
 
 Trainer::Trainer(Session session, Task& task)
@@ -59,12 +62,29 @@ Trainer::Trainer(Session session, Task& task)
     steps_ = options_.epochs > 0 ? plan_->steps_from(0) : options_.steps;
     if (steps_ > 0) directory_.open();
   });
-  ddp_.emplace(task_.module(), communicator_, options_.data_parallel());
+  if (const auto dtype = options_.autocast_dtype()) copies_.emplace(*dtype);
+  nn::DataParallelOptions data_parallel = options_.data_parallel();
+  data_parallel.copies = copies_ ? &*copies_ : nullptr;
+  ddp_.emplace(task_.module(), communicator_, std::move(data_parallel));
   make_optimizer();
   load_or_initialize();
   if (step_ < steps_) begin_writing();
   progress_.emplace(communicator_.rank() == 0 && !options_.quiet, session_.world.mpi, step_,
                     steps_);
+  note_precision();
+}
+
+// Where a precision saves memory and traffic but no time, the user should know.
+void Trainer::note_precision() {
+  if (!copies_ || step_ >= steps_) return;
+  const DType dtype = copies_->dtype();
+  if (backend_of({}).kernels().multiplies_in(dtype)) return;
+  const std::string note =
+      concat({options_.precision, " products are computed in f32 on this machine"});
+  agree(communicator_, "run directory", [&] {
+    if (communicator_.rank() == 0) directory_.log(note);
+  });
+  progress_->note(note);
 }
 
 Phase Trainer::phase(std::string_view name, double* seconds) {
@@ -125,7 +145,9 @@ void Trainer::make_optimizer() {
   for (const nn::NamedParameter& named : ddp_->parameters()) {
     if (!named.parameter.frozen()) parameters.push_back(named.parameter);
   }
+  if (options_.precision == "fp16") scaler_.emplace();
   optimizer_ = train::make_optimizer(options_, parameters);
+  if (copies_) optimizer_->set_copies(&*copies_);
 }
 
 Outcome Trainer::run() {
@@ -188,6 +210,14 @@ void Trainer::write_trace() {
   }
 }
 
+Tensor Trainer::loss() {
+  if (!copies_) return task_.loss();
+  const Autocast autocast(*copies_);
+  const Tensor loss = task_.loss();
+  // A scale is often more than a loss in 16 bits can hold.
+  return size_of(loss.dtype()) == 2 ? loss.to(DType::f32) : loss;
+}
+
 // One forward and backward. `weight`: of the mean loss over these samples.
 void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepReport& mine,
                           StepTimes& times) {
@@ -202,11 +232,12 @@ void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepRep
   Tensor loss;
   {
     const Phase phase = this->phase("forward", &times.forward);
-    loss = task_.loss();
+    loss = this->loss();
     if (samples.count > 0) mine.loss_sum += loss.item() * count;
   }
   mine.samples += count;
   mine.tokens += count * static_cast<double>(task_.tokens_per_sample());
+  if (scaler_) weight *= scaler_->scale();
   const Phase phase = this->phase("backward", &times.backward);
   loss.backward(Tensor(Array::full(loss.shape(), weight, loss.dtype(), loss.device())));
 }
@@ -279,6 +310,19 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   return total;
 }
 
+// All ranks have the same gradients, so they decide alike.
+double Trainer::update() {
+  const double norm = optim::gradient_norm(optimizer_->parameters());
+  if (!scaler_) {
+    if (std::isfinite(norm)) optimizer_->step(optim::clip_factor(norm, options_.gradient_clip));
+    return norm;
+  }
+  const double unscaled = norm / scaler_->scale();
+  scaler_->step(*optimizer_, norm, optim::clip_factor(unscaled, options_.gradient_clip));
+  scaler_->update();
+  return unscaled;
+}
+
 nn::StepReport Trainer::one_step() {
   communicator_.activity().set_step(step_ + 1);
   const Clock::time_point start = Clock::now();
@@ -286,30 +330,42 @@ nn::StepReport Trainer::one_step() {
   times.checkpoint = std::exchange(checkpoint_seconds_, 0);
   optimizer_->set_learning_rate(learning_rate_at(options_, step_, steps_));
   const nn::StepReport total = forward_backward(times);
+  std::optional<double> loss_scale;
+  if (scaler_) loss_scale = scaler_->scale();
   double norm = 0;
   {
     const Phase phase = this->phase("optimizer", &times.optimizer);
-    norm = optim::gradient_norm(optimizer_->parameters());
-    if (std::isfinite(norm)) optimizer_->step(optim::clip_factor(norm, options_.gradient_clip));
+    norm = update();
   }
   ++step_;
   position_ += plan_->step_at(position_).count;
-  report_step(total, norm, seconds_since(start), times);
-  if (!std::isfinite(norm)) {
-    throw AgreedFailure(
-        concat({"step ", step_, ": the norm of the gradients is not finite (loss ",
-                total.loss_sum / total.samples, "); the parameters are those of step ", step_ - 1}),
-        1);
-  }
+  report_step(total, norm, loss_scale, seconds_since(start), times);
+  if (!std::isfinite(norm)) report_overflow(total.loss_sum / total.samples);
   return total;
 }
 
-void Trainer::report_step(const nn::StepReport& total, double norm, double seconds,
+void Trainer::report_overflow(double loss) {
+  if (scaler_) {
+    const double scale = scaler_->scale();
+    write_metrics([&] {
+      metrics_->event("step_skipped", {{"step", step_}, {"next_loss_scale", scale}});
+    });
+    if (scale >= kSmallestLossScale) return;
+  }
+  const std::string at = scaler_ ? "at any loss scale " : "";
+  throw AgreedFailure(concat({"step ", step_, ": the norm of the gradients is not finite ", at,
+                              "(loss ", loss, "); the parameters are those of step ", step_ - 1}),
+                      1);
+}
+
+void Trainer::report_step(const nn::StepReport& total, double norm,
+                          std::optional<double> loss_scale, double seconds,
                           const StepTimes& times) {
   const StepMetrics metrics{.step = step_,
                             .loss = total.loss_sum / total.samples,
                             .learning_rate = optimizer_->learning_rate(),
                             .gradient_norm = norm,
+                            .loss_scale = loss_scale,
                             .samples_per_second = total.samples / seconds,
                             .tokens_per_second = total.tokens / seconds,
                             .seconds = seconds,
@@ -334,13 +390,13 @@ void Trainer::validate() {
     for (int64_t at = first; at < end; at += most) {
       const int64_t count = std::min(most, end - at);
       task_.load_validation(at, count);
-      sums.data<double>()[0] += task_.loss().item() * static_cast<double>(count);
+      sums.data<double>()[0] += loss().item() * static_cast<double>(count);
     }
     // Where parameters are gathered all ranks compute equally often.
     const int64_t rounds = rounds_of(sharded ? (samples + ranks - 1) / ranks : end - first);
     for (int64_t i = rounds_of(end - first); i < rounds; ++i) {
       task_.load_validation(end, 0);
-      task_.loss();
+      loss();
     }
     task_.module().train(true);
     sums.data<double>()[1] = static_cast<double>(end - first);
@@ -357,9 +413,9 @@ void Trainer::validate() {
     agree(communicator_, "validation", validate_own);
   }
   communicator_.all_reduce(sums, ReduceOp::sum, {.what = "validation"}).wait();
-  const double loss = sums.data<double>()[0] / sums.data<double>()[1];
-  write_metrics([&] { metrics_->event("validation", {{"step", step_}, {"loss", loss}}); });
-  progress_->note(concat({"step ", step_, ": validation loss ", loss}));
+  const double mean = sums.data<double>()[0] / sums.data<double>()[1];
+  write_metrics([&] { metrics_->event("validation", {{"step", step_}, {"loss", mean}}); });
+  progress_->note(concat({"step ", step_, ": validation loss ", mean}));
 }
 
 }  // namespace lockstep::train

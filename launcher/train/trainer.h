@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "lockstep/autograd/autocast.h"
 #include "lockstep/collectives/activity.h"
 #include "lockstep/collectives/world.h"
 #include "lockstep/launcher/data/sampler.h"
@@ -19,6 +20,7 @@
 #include "lockstep/launcher/train/run_directory.h"
 #include "lockstep/launcher/train/signals.h"
 #include "lockstep/launcher/train/timeline.h"
+#include "lockstep/nn/optim/grad_scaler.h"
 #include "lockstep/nn/optim/optimizer.h"
 #include "lockstep/nn/parallel/data_parallel.h"
 
@@ -97,6 +99,7 @@ class Trainer {
   // One that may take long: for a while nobody takes the rank for late.
   Phase long_phase(std::string_view name, double* seconds = nullptr);
   void make_optimizer();
+  void note_precision();
   void load_or_initialize();
   void publish_slices();
   void check_same_run(const std::string& attributes, const std::filesystem::path& checkpoint);
@@ -108,8 +111,14 @@ class Trainer {
   [[noreturn]] void break_off(const std::string& error);
   void micro_batch(const data::Share& samples, double weight, nn::StepReport& mine,
                    StepTimes& times);
-  void report_step(const nn::StepReport& total, double norm, double seconds,
-                   const StepTimes& times);
+  // The task's loss over what it has loaded, in the run's precision.
+  Tensor loss();
+  // The optimizer's step, unless a gradient is not finite. Returns their norm before clipping.
+  double update();
+  // What a norm that is not finite means: a step left out, or the end.
+  void report_overflow(double loss);
+  void report_step(const nn::StepReport& total, double norm, std::optional<double> loss_scale,
+                   double seconds, const StepTimes& times);
   void validate();
   void save();
   // Metrics are written by rank 0 alone: what goes wrong there rides in the next step's report.
@@ -125,7 +134,9 @@ class Trainer {
   std::optional<data::BatchPlan> plan_;
   RunDirectory directory_;
   std::optional<Metrics> metrics_;  // rank 0
+  std::optional<LowPrecisionCopies> copies_;  // of the parameters, in 16-bit precision
   std::optional<nn::DistributedDataParallel> ddp_;
+  std::optional<optim::GradScaler> scaler_;   // in fp16
   std::unique_ptr<optim::Optimizer> optimizer_;
   Checkpointer checkpointer_;
   std::optional<Progress> progress_;

@@ -20,6 +20,12 @@ void Trainer::load_or_initialize() {
     const auto attributes = nlohmann::json::parse(loaded.attributes);
     optimizer_->set_steps(attributes.at("optimizer_steps"));
     position_ = attributes.at("next_sample");
+    // Absent where the run before had another precision.
+    if (scaler_ && attributes.contains("grad_scaler")) {
+      const auto& saved = attributes.at("grad_scaler");
+      scaler_->load_state(
+          {.scale = saved.at("scale"), .growth_tracker = saved.at("growth_tracker")});
+    }
     step_ = saved_step_ = loaded.step;
     if (options_.epochs > 0) steps_ = step_ + plan_->steps_from(position_);
     return;
@@ -86,17 +92,21 @@ std::vector<NamedArray> Trainer::state() {
 std::string Trainer::attributes() const {
   using Json = nlohmann::ordered_json;
   const Task::Identity identity = task_.identity();
-  return Json{{"version", version()},
-              {"model", Json::parse(identity.model)},
-              {"data", Json::parse(identity.data)},
-              {"trainer",
-               {{"global_batch", options_.global_batch},
-                {"seed", options_.seed},
-                {"optimizer", options_.optimizer}}},
-              {"optimizer_steps", optimizer_->steps()},
-              {"next_sample", position_},
-              {"steps", steps_}}
-      .dump();
+  Json json{{"version", version()},
+            {"model", Json::parse(identity.model)},
+            {"data", Json::parse(identity.data)},
+            {"trainer",
+             {{"global_batch", options_.global_batch},
+              {"seed", options_.seed},
+              {"optimizer", options_.optimizer}}},
+            {"optimizer_steps", optimizer_->steps()},
+            {"next_sample", position_},
+            {"steps", steps_}};
+  if (scaler_) {
+    const optim::GradScaler::State& state = scaler_->state();
+    json["grad_scaler"] = {{"scale", state.scale}, {"growth_tracker", state.growth_tracker}};
+  }
+  return json.dump();
 }
 
 void Trainer::save() {

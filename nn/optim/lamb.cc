@@ -35,6 +35,7 @@ void Lamb::prepare(Item& item) {
                                .epsilon = o.epsilon,
                                .inverse_correction = 1 / (1 - std::pow(o.beta1, item.step)),
                                .inverse_root = 1 / std::sqrt(1 - std::pow(o.beta2, item.step))});
+  item.run.copy = nullptr;  // finish() makes the step
 }
 
 void Lamb::finish(std::span<const Item> items) {

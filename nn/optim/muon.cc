@@ -63,6 +63,7 @@ void Muon::prepare(Item& item) {
   item.use(math::MuonMomentum{.gradient_scale = item.gradient_scale,
                               .momentum = o.momentum,
                               .nesterov = o.nesterov ? o.momentum : 1});
+  item.run.copy = nullptr;  // finish() makes the step
 }
 
 void Muon::finish(std::span<const Item> items) {

@@ -156,6 +156,12 @@ void Optimizer::collect_items(double gradient_scale) {
                      " is sharded otherwise than when the optimizer's state was made");
       item.run.state[kind] = array.data();
     }
+    // The copy of a shared-out storage is not this rank's alone to write.
+    if (copies_ != nullptr && value.dtype() == DType::f32 && parameter.shard() == nullptr) {
+      const Array copy = copies_->current(value);
+      if (copy) item.run.copy = copy.data();
+      item.run.copy_dtype = copies_->dtype();
+    }
     items_.push_back(item);
   }
 }
@@ -182,8 +188,35 @@ void Optimizer::run_kernels() {
   }
 }
 
+std::vector<Optimizer::Written> Optimizer::written_storages() const {
+  std::vector<Written> result;
+  for (const Item& item : items_) {
+    Storage* storage = value_of(item).storage().get();
+    const bool copied = item.run.copy != nullptr;
+    const auto known = std::find_if(result.begin(), result.end(), [&](const Written& written) {
+      return written.storage == storage;
+    });
+    if (known == result.end()) {
+      result.push_back({storage, storage->version(), copied});
+    } else {
+      known->copy_written &= copied;
+    }
+  }
+  return result;
+}
+
+void Optimizer::end_update(const std::vector<Written>& written) {
+  for (const auto& [storage, before, copy_written] : written) {
+    // finish() may have gone on where the kernels ended.
+    const bool only_kernels = storage->version() == before;
+    storage->bump_version();
+    if (copy_written && only_kernels) copies_->mark_current(*storage);
+  }
+}
+
 void Optimizer::step(double gradient_scale) {
   check_reduced();
+  if (copies_ != nullptr) copies_->drop_unused();
   make_state();
   collect_items(gradient_scale);
   ++steps_;
@@ -192,10 +225,11 @@ void Optimizer::step(double gradient_scale) {
     item.step = ++scalar_of(item, 0);
     prepare(item);
   }
+  const std::vector<Written> written = written_storages();
   run_kernels();
   finish(items_);
   gradients_.clear();
-  for (const Item& item : items_) value_of(item).storage()->bump_version();
+  end_update(written);
   for (nn::ShardOwner* owner : nn::shard_owners(parameters_)) owner->values_changed();
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lockstep/autograd/autocast.h"
 #include "lockstep/nn/parameter.h"
 #include "lockstep/runtime/array.h"
 #include "lockstep/runtime/kernels.h"
@@ -49,6 +50,11 @@ class Optimizer {
   void step(double gradient_scale = 1);
   // The next backward overwrites the gradients.
   void zero_grad();
+
+  // A step also writes the parameters' 16-bit copies, where they exist and are up to date: then the
+  // next forward converts nothing. (Not where more than the kernel changes a parameter: Lamb, Muon,
+  // L-BFGS. Their copies are converted at the next use.) Must outlive the optimizer; null: none.
+  void set_copies(LowPrecisionCopies* copies) { copies_ = copies; }
 
   int groups() const { return groups_; }
   virtual double learning_rate(int group = 0) const = 0;
@@ -141,10 +147,18 @@ class Optimizer {
     Array of[UpdateRun::kStates];
     int64_t begin = 0;  // of the parameter's slice then
   };
+  // A storage that a step's kernels write.
+  struct Written {
+    Storage* storage;
+    uint64_t version;   // before
+    bool copy_written;  // the kernels write the copies of all parameters that they update there
+  };
   void make_state();
   void make_arrays(int kind);
   void collect_items(double gradient_scale);
   void run_kernels();
+  void end_update(const std::vector<Written>& written);
+  std::vector<Written> written_storages() const;
 
   std::vector<nn::Parameter> parameters_;
   std::vector<int> group_of_;  // of each
@@ -156,6 +170,7 @@ class Optimizer {
   std::vector<Array> scalars_;                 // of each kind, on the host: one of each parameter
   std::vector<Item> items_;                    // of this step
   std::vector<Array> gradients_;               // of this step, contiguous
+  LowPrecisionCopies* copies_ = nullptr;       // not owned
 };
 
 // What optimizers share that keep their options by group. `Options` is an aggregate with a

@@ -34,6 +34,7 @@ bool joins(const RunCandidate& left, const RunCandidate& right) {
   for (int i = 0; i < UpdateRun::kStates; ++i) {
     if (shifted(a.state[i], gap, b.dtype) != b.state[i]) return false;
   }
+  if (shifted(a.copy, gap, b.copy_dtype) != b.copy || a.copy_dtype != b.copy_dtype) return false;
   return shifted(a.gradient, gap, b.dtype) == b.gradient;
 }
 

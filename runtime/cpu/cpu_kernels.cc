@@ -5,6 +5,7 @@
 #include "lockstep/runtime/cpu/convolution.h"
 #include "lockstep/runtime/cpu/elementwise.h"
 #include "lockstep/runtime/cpu/gather.h"
+#include "lockstep/runtime/cpu/gemm.h"
 #include "lockstep/runtime/cpu/matmul.h"
 #include "lockstep/runtime/cpu/order.h"
 #include "lockstep/runtime/cpu/pooling.h"
@@ -55,6 +56,8 @@ void CpuKernels::scale_add(double alpha, const View& x, double beta, const View&
 void CpuKernels::reduce(ReduceOp op, const View& x, const View& y, double beta) {
   cpu::reduce(loops_, op, x, y, beta);
 }
+
+bool CpuKernels::multiplies_in(DType dtype) const { return cpu::multiplies_in(dtype); }
 
 void CpuKernels::matmul(const View& a, const View& b, const View& c, double beta) {
   cpu::matmul(loops_, a, b, c, beta);

@@ -10,6 +10,7 @@ class CpuKernels final : public Kernels {
  public:
   explicit CpuKernels(const Loops& loops);
 
+  bool multiplies_in(DType dtype) const override;
   void unary(Elementwise op, const View& x, const View& y) override;
   void unary_backward(Elementwise op, const View& x, const View& y, const View& dy, const View& dx,
                       double beta) override;

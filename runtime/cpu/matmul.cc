@@ -194,6 +194,8 @@ void matmul(const Loops& loops, const View& a, const View& b, const View& c, dou
     case DType::f32: return products<float>(loops, left, right, out, beta);
     case DType::f64: return products<double>(loops, left, right, out, beta);
     case DType::bf16:
+      if (multiplies_in(DType::bf16)) return products<BFloat16>(loops, left, right, out, beta);
+      [[fallthrough]];
     case DType::f16: return short_products(loops, left, right, out, beta);
     default: return integer_products(loops, left, right, out, beta);
   }

@@ -5,8 +5,9 @@
 
 namespace lockstep::cpu {
 
-// Kernels::matmul. f32 and f64 go to a library, tile by tile over parallel_for; 16-bit floats are
-// converted to f32 around it; integers are multiplied by a plain loop.
+// Kernels::matmul. f32 and f64 go to a library, tile by tile over parallel_for; 16-bit floats,
+// too, where it is fast at them (multiplies_in), else they are converted to f32 around it; integers
+// are multiplied by a plain loop.
 void matmul(const Loops& loops, const View& a, const View& b, const View& c, double beta);
 
 }  // namespace lockstep::cpu

@@ -74,6 +74,14 @@ void staged(const Loops& loops, UpdateLoop<float> loop, const Piece& piece) {
   }
 }
 
+// While the values that the update has left are in the cache.
+void write_copy(const Loops& loops, const Piece& piece) {
+  const UpdateRun& run = *piece.run;
+  const auto from_size = static_cast<int64_t>(size_of(run.dtype));
+  convert(loops, at<char>(run.parameter, piece.begin * from_size), run.dtype, 1,
+          at<uint16_t>(run.copy, piece.begin), run.copy_dtype, 1, piece.end - piece.begin);
+}
+
 }  // namespace
 
 void update(const Loops& loops, int op, const UpdateRun* runs, int count) {
@@ -86,6 +94,7 @@ void update(const Loops& loops, int op, const UpdateRun* runs, int count) {
         case DType::f32: direct(loops.f32.update[op], piece); break;
         default: staged(loops, loops.f32.update[op], piece); break;
       }
+      if (piece.run->copy != nullptr) write_copy(loops, piece);
     }
   });
 }

@@ -1,6 +1,7 @@
 // A small training job in which one rank goes wrong, as --fault says: what fault_test.py starts.
 #include <unistd.h>
 
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -86,8 +87,12 @@ class FaultyTask final : public train::Task {
   }
   Tensor loss() override {
     pass("forward");
-    const Tensor result = mean(model_(inputs_));
-    if (module().training()) result.register_hook([this](const Tensor&) { pass("backward"); });
+    const Tensor result = mean(model_(inputs_).to(DType::f32));
+    if (!module().training()) return result;
+    result.register_hook([this](const Tensor&) { pass("backward"); });
+    if (options_.fault == "overflow" && is_culprit() && is_step()) {
+      result.register_hook([](const Tensor& gradient) { return gradient * double{INFINITY}; });
+    }
     return result;
   }
   int64_t validation_samples() const override { return 64; }
@@ -104,13 +109,15 @@ class FaultyTask final : public train::Task {
     return session_.world.rank == options_.culprit || session_.world.rank == options_.accomplice;
   }
 
+  bool is_step() const { return session_.communicator.activity().now().step == options_.step; }
+
   // The middle of a phase.
   void pass(const std::string& phase) {
     if (!module().training()) return;
     std::this_thread::sleep_for(kPhase);
-    const int64_t step = session_.communicator.activity().now().step;
-    if (step != options_.step || phase != options_.phase) return;
+    if (!is_step() || phase != options_.phase) return;
     if (session_.world.rank == options_.busy) std::this_thread::sleep_for(kForEver);
+    if (options_.fault == "overflow") return;
     if (is_culprit() && options_.fault != "none") say_moment();
     if (options_.fault == "shape" || options_.fault == "order") {
       call_wrongly(session_.communicator, options_.fault, is_culprit());
@@ -181,7 +188,7 @@ int main(int argc, char** argv) {
     command.add({.name = "--fault",
                  .help = "what goes wrong",
                  .choices = {"none", "kill", "stop", "exit", "throw", "stuck", "shape", "order",
-                             "model", "validation", "hook", "hook-caught"}},
+                             "model", "validation", "hook", "hook-caught", "overflow"}},
                 options.fault);
     command.add({.name = "--culprit", .help = "on which rank"}, options.culprit);
     command.add({.name = "--accomplice", .help = "a rank that goes wrong as well"},

@@ -179,6 +179,51 @@ TEST(Autocast, ParametersAreConvertedOnceForAWholeStorage) {
             to(Tensor(a.value()), DType::bf16).to_vector<float>());
 }
 
+TEST(Autocast, FrozenParametersAreReadFromTheCopyToo) {
+  const Array flat = random_f32({32}, 1);
+  const Tensor trained = Tensor::variable(flat.narrow(0, 0, 16).reshape({4, 4}));
+  const Tensor frozen(flat.narrow(0, 16, 16).reshape({4, 4}));
+  LowPrecisionCopies copies(DType::bf16);
+  const Tensor x{random_f32({2, 4}, 2)};
+  const Autocast autocast(copies);
+  matmul(x, trained);
+  EXPECT_TRUE(copies.holds(frozen.value()));
+  EXPECT_FALSE(copies.holds(x.value()));
+  EXPECT_EQ(matmul(x, frozen).to_vector<float>(),
+            matmul(x, to(frozen, DType::bf16)).to_vector<float>());
+  EXPECT_EQ(copies.conversions(), 1);
+}
+
+TEST(Autocast, ACopyThatIsProvidedStandsForAMasterWithoutMemory) {
+  const Array flat = random_f32({256}, 1);
+  const Array gathered = kernels::cast(flat, DType::bf16);
+  const Tensor a = Tensor::variable(flat.narrow(0, 0, 128).reshape({8, 16}));
+  const Tensor frozen(flat.narrow(0, 128, 128).reshape({8, 16}));
+  const Tensor x{random_f32({2, 8}, 2)};
+  LowPrecisionCopies copies(DType::bf16);
+  const auto run = [&] {
+    const Autocast autocast(copies);
+    const Tensor loss = sum(matmul(x, a)) + sum(matmul(x, frozen));
+    a.zero_grad();
+    loss.backward();
+    return std::pair(loss.item(), a.grad().to_vector<float>());
+  };
+  const auto expected = run();
+  copies.provide(flat.storage(), gathered);
+  EXPECT_FALSE(copies.current(a.value())) << "it is its provider's";
+  flat.storage()->release_memory();
+  flat.storage()->bump_version();
+  EXPECT_EQ(run(), expected);
+  EXPECT_EQ(copies.conversions(), 1);
+
+  flat.storage()->attach();
+  kernels::fill(flat, 2);
+  copies.withdraw(*flat.storage());
+  EXPECT_EQ(copies.of(a.value()).to_vector<float>(), std::vector<float>(128, 2));
+  EXPECT_TRUE(copies.current(a.value()));
+  EXPECT_THROW(copies.provide(flat.storage(), gathered.narrow(0, 0, 128)), Error);
+}
+
 TEST(Autocast, GradientOfAGradient) {
   const Tensor w = Tensor::variable(random_f32({4, 4}, 1));
   const Tensor x{random_f32({2, 4}, 2)};

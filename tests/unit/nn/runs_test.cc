@@ -52,6 +52,23 @@ TEST(Runs, PartWhereAnythingDiffers) {
   EXPECT_EQ(lengths(joined_runs({flat.at(0, 8), elsewhere})), (Lengths{8, 8}));
 }
 
+TEST(Runs, PartWhereCopiesAreNoNeighbours) {
+  const Flat flat;
+  const Array copy = Array::zeros({64}, DType::bf16), other = Array::zeros({64}, DType::bf16);
+  const auto copied = [&](const Array& into, int64_t offset, int64_t elements) {
+    RunCandidate candidate = flat.at(offset, elements);
+    candidate.run.copy = static_cast<char*>(into.data()) + offset * 2;
+    return candidate;
+  };
+  EXPECT_EQ(lengths(joined_runs({copied(copy, 0, 3), copied(copy, 8, 8)})), Lengths{16});
+  EXPECT_EQ(lengths(joined_runs({copied(copy, 0, 8), copied(other, 8, 8)})), (Lengths{8, 8}));
+  EXPECT_EQ(lengths(joined_runs({copied(copy, 0, 8), flat.at(8, 8)})), (Lengths{8, 8}));
+  EXPECT_EQ(lengths(joined_runs({flat.at(0, 8), copied(copy, 8, 8)})), (Lengths{8, 8}));
+  RunCandidate f16 = copied(copy, 8, 8);
+  f16.run.copy_dtype = DType::f16;
+  EXPECT_EQ(lengths(joined_runs({copied(copy, 0, 8), f16})), (Lengths{8, 8}));
+}
+
 TEST(Runs, PartAtWhatIsLeftAlone) {
   const Flat flat;
   EXPECT_EQ(lengths(joined_runs({flat.at(0, 3), flat.at(3, 0), flat.at(8, 8)})), (Lengths{3, 8}));

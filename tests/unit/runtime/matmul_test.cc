@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "kernel_testing.h"
+#include "lockstep/runtime/cpu/gemm.h"
 
 namespace lockstep::testing {
 namespace {
@@ -43,6 +44,42 @@ void check(Kernels& kernels, const Array& a, const Array& b, const Array& c, dou
               : c.dtype() == DType::f64 ? 1e-14 * scale
                                         : 1e-6 * scale,
               what);
+}
+
+// oneDNN's, which matmul takes on processors with AMX only.
+TEST(Matmul, ProductsInBf16) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "built without oneDNN";
+#endif
+  if (!__builtin_cpu_supports("avx512bf16")) GTEST_SKIP() << "this processor has none";
+  auto levels = all_levels();
+  for (int layout = 0; layout < 4; ++layout) {
+    for (double beta : {0.0, 1.0, -0.5}) {
+      const cpu::Gemm shape{.m = 50,
+                            .n = 70,
+                            .k = 129,
+                            .transpose_a = (layout & 1) != 0,
+                            .transpose_b = (layout & 2) != 0,
+                            .lda = (layout & 1) != 0 ? 52 : 131,
+                            .ldb = (layout & 2) != 0 ? 132 : 73,
+                            .ldc = 75,
+                            .beta = beta};
+      const Array a = matrix({50, 129}, DType::bf16, shape.transpose_a, 2, 1);
+      const Array b = matrix({129, 70}, DType::bf16, shape.transpose_b, 3, 2);
+      const Array c = matrix({50, 70}, DType::bf16, false, 5, 3);
+      const Array expected = Array::empty({50, 70}, DType::f32);
+      levels.back().kernels.copy(c.view(), expected.view());
+      cpu::gemm(cpu::loops_of(cpu::Level::v2), shape, static_cast<const BFloat16*>(a.data()),
+                static_cast<const BFloat16*>(b.data()), static_cast<BFloat16*>(c.data()));
+      Array wide_a = Array::empty({50, 129}, DType::f32),
+            wide_b = Array::empty({129, 70}, DType::f32);
+      levels.back().kernels.copy(a.view(), wide_a.view());
+      levels.back().kernels.copy(b.view(), wide_b.view());
+      levels.back().kernels.matmul(wide_a.view(), wide_b.view(), expected.view(), beta);
+      expect_near(doubles(c), doubles(expected), relative_bound(DType::bf16), 1e-5,
+                  "layout " + std::to_string(layout) + " beta " + std::to_string(beta));
+    }
+  }
 }
 
 TEST(Matmul, EveryLayoutAndBeta) {

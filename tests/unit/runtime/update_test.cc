@@ -125,6 +125,32 @@ TEST(Update, AdamFollowsThePaper) {
   }
 }
 
+TEST(Update, WritesACopyInSixteenBits) {
+  const math::AdamUpdate<false> f{0.5, 0.1, 0.99, 0.9, 0.999, 1e-8, 0.01, 1};
+  for (auto& level : all_levels()) {
+    for (DType dtype : {DType::f64, DType::f32}) {
+      for (DType half : {DType::bf16, DType::f16}) {
+        const std::string what = concat({level.name, " ", dtype, " ", half});
+        // Several pieces for the threads, and one that does not begin at a boundary.
+        for (int64_t n : {1, 1000, 40'001}) {
+          const State plain(n, dtype), copied(n, dtype);
+          const Array copy = Array::full({n + 2}, 7, half);
+          UpdateRun runs[] = {plain.run(f), copied.run(f)};
+          runs[1].copy = copy.narrow(0, 1, n).data();
+          runs[1].copy_dtype = half;
+          level.kernels.update(kOp<math::AdamUpdate<false>>, runs, 2);
+          EXPECT_EQ(doubles(copied.parameter), doubles(plain.parameter)) << what;
+          const Array expected = Array::empty({n}, half);
+          level.kernels.copy(plain.parameter.view(), expected.view());
+          EXPECT_EQ(doubles(copy.narrow(0, 1, n)), doubles(expected)) << what;
+          EXPECT_EQ(copy.select(0, 0).item(), 7) << what;
+          EXPECT_EQ(copy.select(0, n + 1).item(), 7) << what;
+        }
+      }
+    }
+  }
+}
+
 // PyTorch's rules: a decay of 0 leaves an infinite parameter as it is, a gradient that is not
 // finite shows, the largest second moment of amsgrad keeps a NaN.
 TEST(Update, ValuesThatAreNotFinite) {
