@@ -138,7 +138,8 @@ class Module {
   void save_state(const std::filesystem::path& path);
 
   // Its output is computed again in the backward pass instead of keeping what its ops save
-  // (checkpoint()): for a Layer whose forward takes tensors and returns one; others go on as before.
+  // (checkpoint()): for a Layer whose forward takes tensors and returns one; others go on as
+  // before.
   void set_recompute(bool on) { recompute_ = on; }
   bool recomputes() const { return recompute_; }
 

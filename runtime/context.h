@@ -32,7 +32,7 @@ struct Context {
   Tracer* tracer = nullptr;     // sees every op of this thread (runtime/trace.h)
   ScopeFrame* scope = nullptr;  // innermost open module (runtime/trace.h)
   ParameterPager* pager = nullptr;  // of sharded parameters (runtime/pager.h)
-  uint64_t next_node_id = 1;    // creation order of autograd nodes
+  uint64_t next_node_id = 1;        // creation order of autograd nodes
   AutocastState autocast;
   DetectAnomaly* anomaly = nullptr;   // sees every gradient (autograd/anomaly.h)
   TouchedTensors* touched = nullptr;  // sees what unrecorded ops read (autograd/checkpoint.h)

@@ -62,10 +62,9 @@ void read_into(files::Checkpoint& checkpoint, const NamedArray& entry) {
   LOCKSTEP_CHECK(record != nullptr, "checkpoint ", checkpoint.directory().string(), " has no ",
                  entry.name);
   const Shape stored{std::span<const int64_t>(record->shape)};
-  LOCKSTEP_CHECK(stored == entry.shape() && record->dtype == entry.values.dtype(),
-                 "checkpoint ", checkpoint.directory().string(), " holds ", entry.name, " as ",
-                 record->dtype, " ", stored, ", this run has ", entry.values.dtype(), " ",
-                 entry.shape());
+  LOCKSTEP_CHECK(stored == entry.shape() && record->dtype == entry.values.dtype(), "checkpoint ",
+                 checkpoint.directory().string(), " holds ", entry.name, " as ", record->dtype, " ",
+                 stored, ", this run has ", entry.values.dtype(), " ", entry.shape());
   const int64_t begin = entry.begin(), end = begin + entry.values.elements();
   if (begin < end) check(checkpoint.read(entry.name, begin, end, entry.values.data()));
   entry.values.storage()->bump_version();

@@ -31,8 +31,8 @@ struct NamedArray {
 };
 
 // Writes and reads a run's checkpoints: every rank its slices, and of what all have an equal share
-// of the bytes, whatever tensors they belong to. All members are collective calls, and fail on all ranks together with
-// AgreedFailure.
+// of the bytes, whatever tensors they belong to. All members are collective calls, and fail on all
+// ranks together with AgreedFailure.
 class Checkpointer {
  public:
   Checkpointer(files::FileSystem& file_system, Communicator& communicator,

@@ -32,9 +32,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 // For which a rank in a phase that may take long is not late, or ten deadlines.
 constexpr std::chrono::milliseconds kLongPhase = std::chrono::minutes(10);
 
-// Gradients that are not finite at a loss scale below this are so at any.
-constexpr double kSmallestLossScale = 1e-4;
-
 }  // namespace
 
 Trainer::Trainer(Session session, Task& task)
@@ -72,19 +69,6 @@ Trainer::Trainer(Session session, Task& task)
   progress_.emplace(communicator_.rank() == 0 && !options_.quiet, session_.world.mpi, step_,
                     steps_);
   note_precision();
-}
-
-// Where a precision saves memory and traffic but no time, the user should know.
-void Trainer::note_precision() {
-  if (!copies_ || step_ >= steps_) return;
-  const DType dtype = copies_->dtype();
-  if (backend_of({}).kernels().multiplies_in(dtype)) return;
-  const std::string note =
-      concat({options_.precision, " products are computed in f32 on this machine"});
-  agree(communicator_, "run directory", [&] {
-    if (communicator_.rank() == 0) directory_.log(note);
-  });
-  progress_->note(note);
 }
 
 Phase Trainer::phase(std::string_view name, double* seconds) {
@@ -210,14 +194,6 @@ void Trainer::write_trace() {
   }
 }
 
-Tensor Trainer::loss() {
-  if (!copies_) return task_.loss();
-  const Autocast autocast(*copies_);
-  const Tensor loss = task_.loss();
-  // A scale is often more than a loss in 16 bits can hold.
-  return size_of(loss.dtype()) == 2 ? loss.to(DType::f32) : loss;
-}
-
 // One forward and backward. `weight`: of the mean loss over these samples.
 void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepReport& mine,
                           StepTimes& times) {
@@ -310,19 +286,6 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   return total;
 }
 
-// All ranks have the same gradients, so they decide alike.
-double Trainer::update() {
-  const double norm = optim::gradient_norm(optimizer_->parameters());
-  if (!scaler_) {
-    if (std::isfinite(norm)) optimizer_->step(optim::clip_factor(norm, options_.gradient_clip));
-    return norm;
-  }
-  const double unscaled = norm / scaler_->scale();
-  scaler_->step(*optimizer_, norm, optim::clip_factor(unscaled, options_.gradient_clip));
-  scaler_->update();
-  return unscaled;
-}
-
 nn::StepReport Trainer::one_step() {
   communicator_.activity().set_step(step_ + 1);
   const Clock::time_point start = Clock::now();
@@ -342,20 +305,6 @@ nn::StepReport Trainer::one_step() {
   report_step(total, norm, loss_scale, seconds_since(start), times);
   if (!std::isfinite(norm)) report_overflow(total.loss_sum / total.samples);
   return total;
-}
-
-void Trainer::report_overflow(double loss) {
-  if (scaler_) {
-    const double scale = scaler_->scale();
-    write_metrics([&] {
-      metrics_->event("step_skipped", {{"step", step_}, {"next_loss_scale", scale}});
-    });
-    if (scale >= kSmallestLossScale) return;
-  }
-  const std::string at = scaler_ ? "at any loss scale " : "";
-  throw AgreedFailure(concat({"step ", step_, ": the norm of the gradients is not finite ", at,
-                              "(loss ", loss, "); the parameters are those of step ", step_ - 1}),
-                      1);
 }
 
 void Trainer::report_step(const nn::StepReport& total, double norm,

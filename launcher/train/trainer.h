@@ -133,10 +133,10 @@ class Trainer {
   Communicator& communicator_;
   std::optional<data::BatchPlan> plan_;
   RunDirectory directory_;
-  std::optional<Metrics> metrics_;  // rank 0
+  std::optional<Metrics> metrics_;            // rank 0
   std::optional<LowPrecisionCopies> copies_;  // of the parameters, in 16-bit precision
   std::optional<nn::DistributedDataParallel> ddp_;
-  std::optional<optim::GradScaler> scaler_;   // in fp16
+  std::optional<optim::GradScaler> scaler_;  // in fp16
   std::unique_ptr<optim::Optimizer> optimizer_;
   Checkpointer checkpointer_;
   std::optional<Progress> progress_;

@@ -74,8 +74,8 @@ void Optimizer::make_state() {
   }
 }
 
-// What is one run in the memory of the values is one here: neighbours stay neighbours, and only what
-// lies between them (others' slices, other optimizers' parameters) is left out.
+// What is one run in the memory of the values is one here: neighbours stay neighbours, and only
+// what lies between them (others' slices, other optimizers' parameters) is left out.
 void Optimizer::make_arrays(int kind) {
   struct Place {
     size_t parameter;
@@ -150,10 +150,10 @@ void Optimizer::collect_items(double gradient_scale) {
     for (int kind = 0; kind < UpdateRun::kStates; ++kind) {
       const Array& array = arrays_[i].of[kind];
       if (!array) continue;
-      LOCKSTEP_CHECK(array.elements() == value.elements() &&
-                         arrays_[i].begin == parameter.own_begin(),
-                     "optimizer step: parameter ", i, " of shape ", parameter.shape(),
-                     " is sharded otherwise than when the optimizer's state was made");
+      LOCKSTEP_CHECK(
+          array.elements() == value.elements() && arrays_[i].begin == parameter.own_begin(),
+          "optimizer step: parameter ", i, " of shape ", parameter.shape(),
+          " is sharded otherwise than when the optimizer's state was made");
       item.run.state[kind] = array.data();
     }
     // The copy of a shared-out storage is not this rank's alone to write.
@@ -270,10 +270,10 @@ void Optimizer::load_state(std::span<const State> given) {
     LOCKSTEP_CHECK(found != known.end(), "load_state: no ", entry.name, " of parameter ",
                    entry.parameter);
     const Array& values = found->second->values;
-    LOCKSTEP_CHECK(values && values.shape() == entry.values.shape() &&
-                       found->second->begin == entry.begin,
-                   "load_state: ", entry.name, " of parameter ", entry.parameter,
-                   " has another shape than ", entry.values.shape(), ", or is of another slice");
+    LOCKSTEP_CHECK(
+        values && values.shape() == entry.values.shape() && found->second->begin == entry.begin,
+        "load_state: ", entry.name, " of parameter ", entry.parameter, " has another shape than ",
+        entry.values.shape(), ", or is of another slice");
   }
   for (const State& entry : own) {
     const Array& values = known[{entry.name, entry.parameter}]->values;

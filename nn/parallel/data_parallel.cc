@@ -74,8 +74,7 @@ DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& c
   if (options_.broadcast_buffers) buffers_ = std::move(buffers);
   broadcast_values(communicator_, state, "initial state");
   reducer_.emplace(sharding_ ? sharding_->bucket_of() : layout_.bucket_of,
-                   static_cast<int>(bucket_count()),
-                   [this](int bucket) { return launch(bucket); });
+                   static_cast<int>(bucket_count()), [this](int bucket) { return launch(bucket); });
   attach_hooks();
 }
 
@@ -124,14 +123,13 @@ void DistributedDataParallel::make_sharding() {
   std::vector<Sharding::Group> groups =
       whole ? groups_by_size(parameters_, options_.placement.dtype, options_.bucket_sizes)
             : groups_by_block(parameters_, options_.copies != nullptr);
-  sharding_ = std::make_unique<Sharding>(
-      parameters_, std::move(groups), communicator_,
-      Sharding::Options{.level = options_.shard,
-                        .placement = options_.placement,
-                        .reduce_dtype = options_.reduce_dtype,
-                        .hook = options_.hook,
-                        .prefetch = options_.prefetch,
-                        .copies = options_.copies});
+  sharding_ = std::make_unique<Sharding>(parameters_, std::move(groups), communicator_,
+                                         Sharding::Options{.level = options_.shard,
+                                                           .placement = options_.placement,
+                                                           .reduce_dtype = options_.reduce_dtype,
+                                                           .hook = options_.hook,
+                                                           .prefetch = options_.prefetch,
+                                                           .copies = options_.copies});
   if (module_.placed()) return;
   for (auto& [name, buffer] : module_.named_buffers()) {
     buffer.place(options_.placement.dtype, options_.placement.device);
@@ -302,7 +300,8 @@ DistributedDataParallel::Control DistributedDataParallel::control(const StepRepo
   }
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = parameters_[i].parameter;
-    uses[i] = (used(i) ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
+    uses[i] =
+        (used(i) ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
   }
   communicator_.all_reduce(array, ReduceOp::sum, {.what = "step control"}).wait();
   Control total{.weight = fields[kWeight], .seconds = fields[kSeconds]};

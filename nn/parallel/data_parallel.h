@@ -118,8 +118,8 @@ class DistributedDataParallel {
   bool reduces_each_micro_batch() const { return options_.shard >= ShardLevel::gradients; }
   void reduce();
 
-  // Brings the whole of every parameter to every rank, until the next update: for what one rank does
-  // alone, such as writing or sampling from the model. A collective call.
+  // Brings the whole of every parameter to every rank, until the next update: for what one rank
+  // does alone, such as writing or sampling from the model. A collective call.
   void gather_parameters() {
     if (sharding_) sharding_->gather_all();
   }
@@ -191,7 +191,7 @@ class DistributedDataParallel {
   FlatLayout layout_;                       // of members_
   Array values_;                            // flat
   Array gradients_;                         // flat
-  std::unique_ptr<Sharding> sharding_;  // instead of layout_, values_ and gradients_
+  std::unique_ptr<Sharding> sharding_;      // instead of layout_, values_ and gradients_
   std::optional<Reducer> reducer_;
   std::optional<BucketTuner> tuner_;
   std::optional<std::chrono::steady_clock::time_point> first_fired_;  // in this step

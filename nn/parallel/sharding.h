@@ -110,9 +110,9 @@ class Sharding final : public ShardOwner, private ParameterPager {
     Page* copy = nullptr;    // in 16 bits, where they are read so; null: nowhere
     uint64_t published = 0;  // version of the own values
     Array gradients, own_gradients;
-    Array kept;              // slices of an earlier step's gradients, for the end of this one
-    bool open = false;       // its gradients have memory
-    bool fresh = true;       // nothing of this step is in own_gradients
+    Array kept;         // slices of an earlier step's gradients, for the end of this one
+    bool open = false;  // its gradients have memory
+    bool fresh = true;  // nothing of this step is in own_gradients
   };
   using Look = Page*;  // null: the values have changed
 
@@ -120,9 +120,13 @@ class Sharding final : public ShardOwner, private ParameterPager {
     return parameters_[static_cast<size_t>(index)];
   }
   bool sharded(ShardLevel level) const { return options_.level >= level; }
+  static std::shared_ptr<StorageGuard> gradient_guard();
+  // The memory of a storage that is guarded, for collectives.
+  static Array unguarded(const Array& flat);
   Array window(const Bucket& bucket, const Array& flat, int index) const;
   Array own_slice(const Array& flat) const;
   void let_go();
+  void let_go_of(Page& page);
   void lay_out(Bucket& bucket);
   void make_values(Bucket& bucket, int block);
   void make_copy(Bucket& bucket);
@@ -153,7 +157,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
   Options options_;
   std::vector<std::unique_ptr<Bucket>> buckets_;  // in the order in which they leave
   std::vector<std::unique_ptr<Page>> pages_;
-  std::vector<Bucket*> place_of_;  // of each parameter
+  std::vector<Bucket*> place_of_;   // of each parameter
   std::vector<int64_t> offset_of_;  // in its bucket
   std::vector<bool> used_;
   struct Reduction {
@@ -168,8 +172,9 @@ class Sharding final : public ShardOwner, private ParameterPager {
   std::chrono::nanoseconds waited_{0};
 };
 
-// Groups of ZeRO-3: the parameters of one block (nn/blocks.h). In reverse order of the module; frozen ones apart, at the end, and
-// vectors apart from matrices where these are gathered in another dtype.
+// Groups of ZeRO-3: the parameters of one block (nn/blocks.h). In reverse order of the module;
+// frozen ones apart, at the end, and vectors apart from matrices where these are gathered in
+// another dtype.
 std::vector<Sharding::Group> groups_by_block(const std::vector<NamedParameter>& parameters,
                                              bool vectors_apart);
 // Groups of about these sizes, likewise.

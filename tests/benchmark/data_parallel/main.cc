@@ -50,7 +50,8 @@ int run(int argc, char** argv) {
   };
   const auto& overlap = add("overlap", "communication that hides behind backward", true);
   const auto& sweep = add("sweep", "bucket sizes, and which one the tuner takes", true);
-  const auto& train = add("train", "losses, step time and memory with a communication hook or sharding", true);
+  const auto& train =
+      add("train", "losses, step time and memory with a communication hook or sharding", true);
   add("overhead", "what is added to MPI's all-reduce; shared memory", false);
   if (const auto code = command.parse_or_print(argc, argv)) return *code;
   const auto communicator = make_communicator(World::from_env());

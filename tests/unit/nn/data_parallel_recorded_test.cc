@@ -281,10 +281,9 @@ TEST_P(RecordedDataParallel, TrainsAsPyTorchWhereItIsSharded) {
   expect_all_runs(name, ShardLevel::optimizer, once);
   expect_all_runs(name, ShardLevel::gradients, once);
   // Where parameters are gathered, all ranks use the same, in the same order.
-  const std::set<std::string> apart = {"another_branch_on_each_rank",
-                                       "another_number_of_passes_on_each_rank",
-                                       "ends_early_mean_over_all_ranks",
-                                       "ends_early_mean_over_ranks_with_data"};
+  const std::set<std::string> apart = {
+      "another_branch_on_each_rank", "another_number_of_passes_on_each_rank",
+      "ends_early_mean_over_all_ranks", "ends_early_mean_over_ranks_with_data"};
   if (apart.contains(name)) return;
   expect_all_runs(name, ShardLevel::parameters, [&](const Plan& plan) {
     return once(plan) && std::ranges::count(plan.samples, 0) == 0;

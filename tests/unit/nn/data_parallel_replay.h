@@ -79,7 +79,8 @@ struct Rank {
   }
   std::unique_ptr<DistributedDataParallel> wrap(Module& module) const {
     return std::make_unique<DistributedDataParallel>(
-        module, communicator, DataParallelOptions{.bucket_sizes = plan.bucket_sizes, .shard = plan.shard});
+        module, communicator,
+        DataParallelOptions{.bucket_sizes = plan.bucket_sizes, .shard = plan.shard});
   }
   std::unique_ptr<optim::Optimizer> optimizer(Module& module) const {
     const nlohmann::json& options = recording.optimizer;

@@ -1,4 +1,5 @@
-// One training, however it is shared out: the cross of sharding, ranks and what makes models awkward.
+// One training, however it is shared out: the cross of sharding, ranks and what makes models
+// awkward.
 
 #include "lockstep/nn/parallel/sharding.h"
 
@@ -112,10 +113,9 @@ Values train(Communicator& communicator, ShardLevel level, const Case& c, Bucket
   net.tied = c.tied;
   if (c.frozen) net.requires_grad(false, "h.1");
   if (c.recompute) EXPECT_EQ(recompute_blocks(net), 3);
-  DistributedDataParallel ddp(net, communicator,
-                              {.bucket_sizes = sizes,
-                               .placement = {.dtype = DType::f64, .seed = 5},
-                               .shard = level});
+  DistributedDataParallel ddp(
+      net, communicator,
+      {.bucket_sizes = sizes, .placement = {.dtype = DType::f64, .seed = 5}, .shard = level});
   optim::AdamW optimizer(optim::decay_matrices_only(net.parameters(), 0.1),
                          {.learning_rate = 1e-2});
   for (int step = 0; step < 20; ++step) one_step(net, ddp, optimizer, step, communicator, c);
@@ -200,8 +200,7 @@ TEST(Sharding, GradientsAreClippedAsOneVector) {
 }
 
 TEST(Sharding, LengthsOfWholeParametersCountInLamb) {
-  expect_same_at_every_level<optim::Lamb>(
-      [](Blocks&, optim::Lamb& lamb, int) { lamb.step(); });
+  expect_same_at_every_level<optim::Lamb>([](Blocks&, optim::Lamb& lamb, int) { lamb.step(); });
 }
 
 TEST(Sharding, WeightsAreAveragedBySlices) {
@@ -212,22 +211,22 @@ TEST(Sharding, WeightsAreAveragedBySlices) {
     run_ranks(3, [&](Communicator& communicator) {
       auto& own = average[communicator.rank()];
       own.reset();
-      train_with<optim::AdamW>(
-          communicator, options_of(level), [&](Blocks& net, optim::AdamW& adam, int i) {
-            adam.step();
-            if (!own) own.emplace(net, optim::AverageOptions{.decay = 0.7});
-            own->update();
-            const Values before = testing_data_parallel::values_of(net);
-            {
-              const auto evaluation = own->evaluation();
-              const Values averaged = testing_data_parallel::values_of(net);
-              const std::lock_guard lock(mutex);
-              if (i == 4) seen.push_back(averaged);
-            }
-            const Values after = testing_data_parallel::values_of(net);
-            const std::lock_guard lock(mutex);
-            expect_close(after, before, 0);
-          });
+      train_with<optim::AdamW>(communicator, options_of(level),
+                               [&](Blocks& net, optim::AdamW& adam, int i) {
+                                 adam.step();
+                                 if (!own) own.emplace(net, optim::AverageOptions{.decay = 0.7});
+                                 own->update();
+                                 const Values before = testing_data_parallel::values_of(net);
+                                 {
+                                   const auto evaluation = own->evaluation();
+                                   const Values averaged = testing_data_parallel::values_of(net);
+                                   const std::lock_guard lock(mutex);
+                                   if (i == 4) seen.push_back(averaged);
+                                 }
+                                 const Values after = testing_data_parallel::values_of(net);
+                                 const std::lock_guard lock(mutex);
+                                 expect_close(after, before, 0);
+                               });
       own.reset();
     });
   }
@@ -290,8 +289,8 @@ TEST(Sharding, WhatMakesNoSenseIsRefused) {
     optim::Muon muon({net.h[0].up.weight});
     loss_of(net, 0, 0, 8).backward();
     ddp.finish();
-    EXPECT_THAT([&] { muon.step(); }, ::testing::ThrowsMessage<Error>(
-                                          ::testing::HasSubstr("needs whole parameters")));
+    EXPECT_THAT([&] { muon.step(); },
+                ::testing::ThrowsMessage<Error>(::testing::HasSubstr("needs whole parameters")));
   });
 }
 

@@ -1,0 +1,166 @@
+// Values on their way from the slices to whoever looks at them.
+#include <algorithm>
+
+#include "lockstep/nn/parallel/sharding.h"
+#include "lockstep/runtime/ops/elementwise.h"
+
+namespace lockstep::nn {
+
+class Sharding::PageGuard final : public StorageGuard {
+ public:
+  PageGuard(Sharding& owner, Page& page) : owner_(&owner), page_(&page) {}
+  void forget() { owner_ = nullptr; }
+  void before_access(Storage&) override {
+    if (owner_ == nullptr) {
+      fail({"the values of a parameter are in slices of a data parallelism that is gone"});
+    }
+    owner_->bring(*page_);
+  }
+
+ private:
+  Sharding* owner_;
+  Page* page_;
+};
+
+Sharding::Page& Sharding::add_page(Array whole, Array own, int block, std::string name) {
+  Page& page = *pages_.emplace_back(std::make_unique<Page>());
+  page.block = block;
+  page.name = std::move(name);
+  page.whole = std::move(whole);
+  page.own = std::move(own);
+  page.guard = std::make_shared<PageGuard>(*this, page);
+  if (sharded(ShardLevel::parameters)) take_away(page);
+  return page;
+}
+
+void Sharding::let_go_of(Page& page) {
+  page.guard->forget();
+  if (page.state == Page::State::arriving) page.whole.storage()->set_guard(nullptr);
+}
+
+void Sharding::wait(const Work& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work.wait();
+  waited_ += std::chrono::steady_clock::now() - start;
+}
+
+void Sharding::start_gather(Page& page) {
+  const Ref<Storage>& storage = page.whole.storage();
+  storage->attach();
+  const Array whole = unguarded(page.whole);
+  const Array own = sharded(ShardLevel::parameters) ? page.own : own_slice(whole);
+  page.gather = communicator_.all_gather(own, whole, {.what = page.name});
+  storage->set_guard(page.guard);
+  page.state = Page::State::arriving;
+}
+
+void Sharding::bring(Page& page) {
+  if (page.state == Page::State::away) start_gather(page);
+  wait(page.gather);
+  page.gather = Work();
+  page.state = Page::State::here;
+  page.whole.storage()->set_guard(nullptr);
+  if (pinned_ || !sharded(ShardLevel::parameters)) return;
+  look_at(&page);
+  if (options_.prefetch) prefetch();
+}
+
+void Sharding::look_at(Look page) {
+  next_look_[looks_] = page;
+  looks_ = {looks_.second, page};
+}
+
+// What the next block looks at, as far as it is known, before the one after it is looked at.
+std::vector<Sharding::Look> Sharding::expected_looks() const {
+  const Page* here = looks_.second;
+  std::vector<Look> expected;
+  std::pair<Look, Look> looks = looks_;
+  for (size_t i = 0; i < pages_.size(); ++i) {
+    const auto next = next_look_.find(looks);
+    if (next == next_look_.end() || next->second == nullptr) break;
+    const Look page = next->second;
+    const bool other = here == nullptr || page->block != here->block;
+    if (!expected.empty() && other && page->block != expected.back()->block) break;
+    if (other) expected.push_back(page);
+    looks = {looks.second, page};
+  }
+  return expected;
+}
+
+// Starts to gather what is expected, and gives up what was expected before and is not any more.
+void Sharding::prefetch() {
+  const std::vector<Look> expected = expected_looks();
+  for (const auto& page : pages_) {
+    if (page->state != Page::State::arriving) continue;
+    if (std::find(expected.begin(), expected.end(), page.get()) != expected.end()) continue;
+    wait(page->gather);
+    take_away(*page);
+  }
+  for (const Look page : expected) {
+    if (page->state == Page::State::away) start_gather(*page);
+  }
+}
+
+void Sharding::take_away(Page& page) {
+  page.gather = Work();
+  page.whole.storage()->release_memory();
+  page.whole.storage()->set_guard(page.guard);
+  page.state = Page::State::away;
+}
+
+void Sharding::gather_all() {
+  pinned_ = true;
+  for (const auto& bucket : buckets_) {
+    if (bucket->values->state != Page::State::here) bring(*bucket->values);
+  }
+}
+
+void Sharding::between_ops() {
+  if (pinned_ || !sharded(ShardLevel::parameters) || looks_.second == nullptr) return;
+  for (const auto& page : pages_) {
+    if (page->state == Page::State::here && page->block != looks_.second->block) take_away(*page);
+  }
+}
+
+// The page's own values are new.
+void Sharding::publish(Page& page) {
+  if (page.state == Page::State::arriving) wait(page.gather);
+  if (sharded(ShardLevel::parameters)) {
+    if (page.state != Page::State::away) take_away(page);
+    page.whole.storage()->bump_version();
+  } else {
+    start_gather(page);
+  }
+}
+
+void Sharding::values_changed() {
+  pinned_ = false;
+  // The bucket that is ready last is about the one that is looked at first.
+  for (auto it = buckets_.rbegin(); it != buckets_.rend(); ++it) {
+    Bucket& bucket = **it;
+    const uint64_t version = bucket.values->own.storage()->version();
+    if (version == bucket.published) continue;
+    publish(*bucket.values);
+    if (bucket.copy != nullptr) {
+      kernels::copy_into(bucket.values->own, bucket.copy->own);
+      publish(*bucket.copy);
+    }
+    bucket.published = version;
+  }
+  if (!sharded(ShardLevel::parameters)) return;
+  look_at(nullptr);
+  if (options_.prefetch) prefetch();
+}
+
+void Sharding::reduce_numbers(std::span<double> values, ReduceOp op) {
+  const Array array = Array::from(std::span<const double>(values),
+                                  {static_cast<int64_t>(values.size())});
+  wait(communicator_.all_reduce(array, op, {.what = "sum over slices"}));
+  std::copy_n(array.data<double>(), values.size(), values.begin());
+}
+
+void Sharding::sum(std::span<double> values) { reduce_numbers(values, ReduceOp::sum); }
+
+void Sharding::maximum(std::span<double> values) { reduce_numbers(values, ReduceOp::max); }
+
+}  // namespace lockstep::nn
