@@ -9,11 +9,10 @@ from programs import BUILD, DATA, GPT, SystemTest, events, launch, main, mpirun,
 CASE = DATA / "gpt2_tiny"
 SETTINGS = json.loads((CASE / "expected.json").read_text())["attributes"]
 STEPS = 200
-# Largest difference of a step's loss from f32's, and of the mean of the last 20. Measured on one
-# rank: bf16 TODO, fp16 TODO.
-BOUNDS = {"bf16": (0.05, 0.02), "fp16": (0.05, 0.02)}
-# Between numbers of ranks, which add up in another order.
-RANKS_BOUND = 0.02
+# Largest difference of a step's loss from f32's, and of the mean of the last 20; the same between
+# numbers of ranks, which add up in another order. Measured, the largest of 1, 2 and 4 ranks: bf16
+# 0.00062 and 0.00018, fp16 0.00007 and 0.00001, where the last loss is 3.964.
+BOUNDS = {"bf16": (0.003, 0.001), "fp16": (0.0005, 0.0001)}
 
 
 class Precision(SystemTest):
@@ -50,7 +49,7 @@ class Precision(SystemTest):
                     self.compare(found, expected, *bounds)
                     self.assertNotEqual(found, expected)
                     alone = alone or found
-                    self.compare(found, alone, RANKS_BOUND, RANKS_BOUND)
+                    self.compare(found, alone, *bounds)
 
     def test_a_loss_scale_and_f16_on_the_wire(self):
         found = self.train(2, "fp16", "--reduce-dtype", "fp16")
@@ -75,15 +74,18 @@ class Precision(SystemTest):
         result, metrics = self.faulty("fp16")
         self.assertEqual(result.returncode, 0, result.stderr)
         steps = events(metrics, "step")
+        # In the first step the scale is too large for this model, on all ranks.
         self.assertEqual([step["loss_scale"] for step in steps],
-                         [65536, 65536, 65536, 32768, 32768])
+                         [65536, 32768, 32768, 16384, 16384])
         self.assertEqual([step["gradient_norm"] is None for step in steps],
-                         [False, False, True, False, False])
+                         [True, False, True, False, False])
         self.assertEqual(events(metrics, "step_skipped"),
-                         [{"event": "step_skipped", "step": 3, "next_loss_scale": 32768}])
-        # The parameters of the skipped step's end are those of its beginning.
-        self.assertEqual(steps[2]["loss"], steps[3]["loss"])
-        self.assertNotEqual(steps[3]["loss"], steps[4]["loss"])
+                         [{"event": "step_skipped", "step": 1, "next_loss_scale": 32768},
+                          {"event": "step_skipped", "step": 3, "next_loss_scale": 16384}])
+        # The parameters after a skipped step are those of before.
+        losses = [step["loss"] for step in steps]
+        self.assertEqual((losses[0], losses[2]), (losses[1], losses[3]))
+        self.assertEqual(len(set(losses)), 3)
 
     def test_without_a_loss_scale_it_ends_the_run(self):
         for precision in ("f32", "bf16"):

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <functional>
 #include <optional>
 
@@ -126,8 +127,9 @@ double bytes_for_a_parameter(const Precision& precision) {
   return 4 + 4 + 8 + (precision.half ? 2 : 0);
 }
 
+// 4.48 MiB in f32, of which the allocator makes 4.5: it rounds up to an eighth of a power of two.
 struct Wide : Layer<Wide> {
-  Linear in{256, 1024}, middle{1024, 768}, out{768, 64};
+  Linear in{256, 1024}, middle{1024, 768}, out{768, 160};
   Tensor forward(const Tensor& x) { return out(gelu(middle(gelu(in(x))))); }
   void visit(Visitor& v) override {
     v("in", in);
@@ -160,13 +162,13 @@ TEST(Precision, MemoryOfAParameter) {
       ddp.finish();
       optimizer.step();
     }
-    if (copies)
-      EXPECT_EQ(copies->conversions(), 2) << "the layout of the first step, the final one";
+    // One of the layout of the first step, one of the final layout.
+    EXPECT_EQ(copies ? copies->conversions() : 2, 2);
     const double used = static_cast<double>(bytes_in_use() - before);
     const double parameters = static_cast<double>(net.parameter_count());
     const double expected = bytes_for_a_parameter(precision) * parameters;
+    std::printf("%s: %.3f bytes a parameter\n", precision.name, used / parameters);
     EXPECT_NEAR(used, expected, 0.03 * expected + 2 * bucket_mb * 1024 * 1024) << precision.name;
-    RecordProperty(precision.name, std::to_string(used / parameters));
   }
 }
 
