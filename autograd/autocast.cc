@@ -127,7 +127,8 @@ Autocast::Autocast(DType dtype) : own_(dtype), before_(context().autocast) {
 }
 
 Autocast::Autocast(LowPrecisionCopies& copies)
-    : Autocast(AutocastState{.on = true, .dtype = copies.dtype(), .copies = &copies}) {}
+    : Autocast(
+          AutocastState{.on = true, .dtype = copies.dtype(), .copies = &copies, .lasting = true}) {}
 
 Autocast Autocast::off() { return Autocast(AutocastState{}); }
 
@@ -143,7 +144,10 @@ Tensor autocast(const char* op, const Tensor& x) {
   if (!dtype || !converts(x, *dtype)) return x;
   const AutocastState& state = context().autocast;
   if (*dtype != state.dtype || x.dtype() != DType::f32) return to(x, *dtype);
-  const bool parameter = x.requires_grad() ? x.is_leaf() : state.copies->holds(x.value());
+  // A recomputation has met its parameters before; what else is a leaf there is its input.
+  const bool parameter = x.requires_grad() && !context().recomputing
+                             ? x.is_leaf()
+                             : state.copies->holds(x.value());
   if (!parameter) return to(x, *dtype);
   return record({"to"}, state.copies->of(x.value()), {&x}, [](const Tensor& dy, Gradients& out) {
     out.add(0, [&] { return to(dy, DType::f32); });

@@ -20,6 +20,7 @@ void GptOptions::add_to(flags::Command& command) {
       {.name = "--batch", .help = "samples of a step on one rank", .value = "N", .minimum = 1},
       batch);
   command.add({.name = "--threads", .help = "of one rank", .value = "N", .minimum = 1}, threads);
+  command.add({.name = "--precision", .help = "arithmetic", .choices = {"f32", "bf16"}}, precision);
   command.add({.name = "--text", .help = "to train on (default: noise)", .value = "FILE"}, text);
 }
 
@@ -34,9 +35,11 @@ GptTraining::GptTraining(const GptOptions& options, Communicator& communicator,
                    options_.text, " is missing or too short");
   }
   data_parallel.placement.seed = 1;
+  if (options_.precision == "bf16") data_parallel.copies = &copies_.emplace(DType::bf16);
   ddp_.emplace(model_, communicator_, std::move(data_parallel));
   optimizer_.emplace(optim::decay_matrices_only(model_.parameters(), 0.1),
                      optim::AdamW::Options{.learning_rate = 1e-3});
+  if (copies_) optimizer_->set_copies(&*copies_);
 }
 
 // [batch, context], each sample at a place that step, rank and number give.
@@ -63,7 +66,12 @@ Tensor GptTraining::tokens(int64_t shift) const {
 
 double GptTraining::step(const std::function<void()>& before_finish) {
   optimizer_->zero_grad();
-  const Tensor loss = cross_entropy(flatten(model_(tokens(0)), 0, 1), flatten(tokens(1)));
+  Tensor loss;
+  {
+    std::optional<Autocast> autocast;
+    if (copies_) autocast.emplace(*copies_);
+    loss = cross_entropy(flatten(model_(tokens(0)), 0, 1), flatten(tokens(1)));
+  }
   const double mine = loss.item();
   loss.backward();
   if (before_finish) before_finish();

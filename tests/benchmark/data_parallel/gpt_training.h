@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "examples/04_gpt/model.h"
+#include "lockstep/autograd/autocast.h"
 #include "lockstep/launcher/flags/flags.h"
 #include "lockstep/nn/optim.h"
 #include "lockstep/nn/parallel/data_parallel.h"
@@ -14,6 +15,7 @@ struct GptOptions {
   gpt::Config model{.layers = 6, .heads = 6, .width = 384, .context = 256, .vocabulary = 256};
   int64_t batch = 4;  // of one rank
   std::string text;   // file; empty: made up
+  std::string precision = "f32";
   int64_t threads = 1;
 
   void add_to(flags::Command& command);
@@ -38,6 +40,7 @@ class GptTraining {
   Communicator& communicator_;
   std::string text_;
   gpt::Model model_;
+  std::optional<LowPrecisionCopies> copies_;
   std::optional<nn::DistributedDataParallel> ddp_;
   std::optional<optim::AdamW> optimizer_;
   int64_t steps_ = 0;

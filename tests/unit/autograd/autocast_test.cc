@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 
+#include "lockstep/autograd/checkpoint.h"
 #include "lockstep/autograd/ops.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "support/gradient_check.h"
@@ -240,6 +242,27 @@ TEST(Autocast, GradientOfAGradient) {
   for (int i = 0; i < 4; ++i) {
     EXPECT_NEAR(second.to_vector<float>()[4 * i], expected.to_vector<float>()[i], 0.05);
   }
+}
+
+// A recomputation reads the copies that outlive the scope, and makes its own of those that do not.
+TEST(Autocast, RecomputationReadsTheSameCopies) {
+  const Tensor weight = Tensor::variable(random_f32({4, 4}, 1));
+  const Tensor x = Tensor::variable(random_f32({2, 4}, 2));
+  LowPrecisionCopies copies(DType::bf16);
+  std::vector<std::vector<float>> gradients;
+  for (bool lasting : {true, false}) {
+    weight.zero_grad();
+    Tensor y;
+    {
+      std::optional<Autocast> autocast;
+      lasting ? autocast.emplace(copies) : autocast.emplace(DType::bf16);
+      y = checkpoint([&](const Tensor& input) { return tanh(matmul(input, weight)); }, x);
+    }
+    sum(y).backward();
+    gradients.push_back(weight.grad().to_vector<float>());
+  }
+  EXPECT_EQ(copies.conversions(), 1);
+  EXPECT_EQ(gradients[0], gradients[1]);
 }
 
 }  // namespace
