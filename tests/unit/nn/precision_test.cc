@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdio>
 #include <functional>
 #include <optional>
 
@@ -167,7 +166,6 @@ TEST(Precision, MemoryOfAParameter) {
     const double used = static_cast<double>(bytes_in_use() - before);
     const double parameters = static_cast<double>(net.parameter_count());
     const double expected = bytes_for_a_parameter(precision) * parameters;
-    std::printf("%s: %.3f bytes a parameter\n", precision.name, used / parameters);
     EXPECT_NEAR(used, expected, 0.03 * expected + 2 * bucket_mb * 1024 * 1024) << precision.name;
   }
 }
