@@ -145,9 +145,8 @@ Tensor autocast(const char* op, const Tensor& x) {
   const AutocastState& state = context().autocast;
   if (*dtype != state.dtype || x.dtype() != DType::f32) return to(x, *dtype);
   // A recomputation has met its parameters before; what else is a leaf there is its input.
-  const bool parameter = x.requires_grad() && !context().recomputing
-                             ? x.is_leaf()
-                             : state.copies->holds(x.value());
+  const bool parameter =
+      x.requires_grad() && !context().recomputing ? x.is_leaf() : state.copies->holds(x.value());
   if (!parameter) return to(x, *dtype);
   return record({"to"}, state.copies->of(x.value()), {&x}, [](const Tensor& dy, Gradients& out) {
     out.add(0, [&] { return to(dy, DType::f32); });

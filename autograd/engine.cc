@@ -122,7 +122,8 @@ void Engine::run() {
     const Ref<Node> node = std::move(ready_.back());
     ready_.pop_back();
     run_node(node);
-    ParameterPager::tell_between_ops();
+    ParameterPager::tell_to_take_back();
+    ParameterPager::tell_to_bring_ahead();
   }
 }
 

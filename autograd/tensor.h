@@ -252,6 +252,7 @@ class Leaf final : public Node {
   // Called in the outermost backward pass, the moment the last consumer of the leaf has run and
   // only if a gradient arrived. One hook; empty: none.
   void set_hook(std::function<void()> hook) { hook_ = std::move(hook); }
+  bool has_hook() const { return static_cast<bool>(hook_); }
 
   // While busy, the gradient's memory is somebody's who reads it (a reduction under way): before
   // anything is written there `vacate` is called, which gives the leaf other memory.

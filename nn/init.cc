@@ -79,9 +79,10 @@ void apply(const Initializer& initializer, const Parameter& parameter, std::stri
            uint64_t seed) {
   LOCKSTEP_CHECK(parameter && parameter.placed(), "init: the parameter ", name,
                  " has no memory yet: place its module, or set_initializer");
-  const Array& value = parameter.tensor().value();
+  const Array& value = parameter.own_value();
   LOCKSTEP_CHECK(value.contiguous(), "init: the parameter ", name, " is not contiguous");
-  initializer.fill(value, value.shape(), 0, name, seed);
+  initializer.fill(value, parameter.shape(), parameter.own_begin(), name, seed);
+  if (parameter.shard()) parameter.shard()->owner->values_changed();
 }
 
 }  // namespace lockstep::nn::init

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <filesystem>
 #include <functional>
 #include <iosfwd>
@@ -7,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -130,8 +132,9 @@ class Module {
   // PyTorch calls state_dict. They share the module's memory. Places a module that was not.
   std::vector<NamedArray> state();
   // Copies values into parameters and buffers, converting their dtypes; a tied parameter needs one
-  // of its names. Throws Error listing every name that does not fit in shape and, if `strict`,
-  // every one that is missing or unexpected; then nothing has been copied.
+  // of its names. A collective call where parameters are sharded. Throws Error listing every name
+  // that does not fit in shape and, if `strict`, every one that is missing or unexpected; then
+  // nothing has been copied.
   LoadReport load_state(const std::map<std::string, Array>& values, bool strict = true);
   // From safetensors (a file, an index or a directory: files::open_weights), and to a file.
   LoadReport load_state(const std::filesystem::path& path, bool strict = true);
@@ -175,23 +178,32 @@ class Layer : public Module {
     if (!placed()) [[unlikely]]
       place({});
     using Result = decltype(static_cast<Self*>(this)->forward(std::forward<Args>(args)...));
-    if constexpr (sizeof...(Args) > 0 && std::is_same_v<Result, Tensor> &&
-                  (std::is_same_v<std::remove_cvref_t<Args>, Tensor> && ...)) {
-      if (recomputes() && recording()) return checkpoint(Call{this}, args...);
+    if constexpr (std::is_same_v<Result, Tensor> && requires { again(args...); }) {
+      if (recomputes() && recording()) return again(args...);
     }
     const ScopeFrame scope(path());
     return static_cast<Self*>(this)->forward(std::forward<Args>(args)...);
   }
 
  private:
-  struct Call {
-    Layer* layer;
-    template <class... Args>
-    Tensor operator()(const Args&... args) const {
-      const ScopeFrame scope(layer->path());
-      return static_cast<Self*>(layer)->forward(args...);
-    }
-  };
+  // Other arguments than the first are kept as they are; tensors among them get their gradients.
+  template <class... Rest>
+  requires(std::copy_constructible<Rest>&&...) &&
+      requires(Self& self, const Tensor& x, const Rest&... rest) {
+    self.forward(x, rest...);
+  }
+  Tensor again(const Tensor& first, const Rest&... rest) {
+    return checkpoint(
+        [this, kept = std::tuple<Rest...>(rest...)](const Tensor& input) {
+          const ScopeFrame scope(path());
+          return std::apply(
+              [&](const Rest&... others) {
+                return static_cast<Self*>(this)->forward(input, others...);
+              },
+              kept);
+        },
+        first);
+  }
 };
 
 // A layer that has neither parameters nor buffers nor parts.

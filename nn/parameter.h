@@ -62,7 +62,8 @@ class ShardOwner {
 };
 
 // The part of a parameter that this rank updates: elements [begin, begin + value.elements()), of
-// rank 1; it may have none. The gradient is that of the last finished step.
+// rank 1; it may have none. The gradient is that of the last finished step. Whoever changes values
+// writes here, then calls values_changed() on all ranks: what is written to the whole is lost.
 struct Shard {
   int64_t begin = 0;
   Array value;
@@ -125,7 +126,8 @@ class Parameter {
   const Array& own_value() const { return shard() ? shard()->value : tensor().value(); }
   const Array& own_gradient() const { return shard() ? shard()->gradient : leaf().gradient(); }
   int64_t own_begin() const { return shard() ? shard()->begin : 0; }
-  // Copies the values of the whole, which are the same on all ranks, converting the dtype.
+  // Copies the values of the whole, which are the same on all ranks, converting the dtype. Of a
+  // sharded parameter only the shard; values_changed() brings it to the others.
   void assign(const Array& values) const;
 
   // Identity: equal for tied handles.

@@ -10,10 +10,4 @@ ParameterPager::~ParameterPager() {
   }
 }
 
-void ParameterPager::tell_all() {
-  for (ParameterPager* pager = context().pager; pager != nullptr; pager = pager->next_) {
-    pager->between_ops();
-  }
-}
-
 }  // namespace lockstep

@@ -4,9 +4,9 @@
 
 namespace lockstep {
 
-// Whoever brings parameters' memory when it is looked at and takes it back later. Told whenever no
-// op of its thread is running: a module's scope has closed, a node of a backward pass has run. A
-// thread's pagers form a list that begins at context().pager.
+// Whoever brings parameters' memory when it is looked at and takes it back later. Told when no op
+// of its thread is running: where a module's scope opens or closes, after each node of a backward
+// pass. A thread's pagers form a list that begins at context().pager.
 class ParameterPager {
  public:
   ParameterPager() : next_(context().pager) { context().pager = this; }
@@ -14,17 +14,24 @@ class ParameterPager {
   ParameterPager(const ParameterPager&) = delete;
   ParameterPager& operator=(const ParameterPager&) = delete;
 
-  virtual void between_ops() = 0;
+  // Memory that is not expected to be looked at again soon may go.
+  virtual void take_back() noexcept = 0;
+  // What is expected to be looked at soon may be brought.
+  virtual void bring_ahead() = 0;
 
-  // Tells all of this thread.
-  static void tell_between_ops() {
-    if (context().pager != nullptr) [[unlikely]]
-      tell_all();
+  // These tell all of this thread.
+  static void tell_to_take_back() noexcept {
+    for (ParameterPager* pager = context().pager; pager != nullptr; pager = pager->next_) {
+      pager->take_back();
+    }
+  }
+  static void tell_to_bring_ahead() {
+    for (ParameterPager* pager = context().pager; pager != nullptr; pager = pager->next_) {
+      pager->bring_ahead();
+    }
   }
 
  private:
-  static void tell_all();
-
   ParameterPager* next_;
 };
 

@@ -5,6 +5,7 @@
 namespace lockstep {
 
 ScopeFrame::ScopeFrame(std::string_view name) : name_(name), outer_(context().scope) {
+  ParameterPager::tell_to_bring_ahead();
   context().scope = this;
   if (Tracer* tracer = context().tracer) tracer->scope_opened(name_);
 }
@@ -12,7 +13,7 @@ ScopeFrame::ScopeFrame(std::string_view name) : name_(name), outer_(context().sc
 ScopeFrame::~ScopeFrame() {
   if (Tracer* tracer = context().tracer) tracer->scope_closed(name_);
   context().scope = outer_;
-  ParameterPager::tell_between_ops();
+  ParameterPager::tell_to_take_back();
 }
 
 std::string current_scope() {

@@ -68,6 +68,8 @@ int64_t HostReduce::place_of(const WorkState& work) const {
   const bool sums = work.reduction == ReduceOp::sum || work.reduction == ReduceOp::mean;
   if (work.collective != Collective::all_reduce || !sums || work.elements == 0) return -1;
   if (!is_floating(work.dtype) || turned_off()) return -1;
+  // The sum of a host's ranks would be rounded before it goes to the other hosts.
+  if (size_of(work.dtype) < sizeof(float) && hosts_.hosts() > 1) return -1;
   for (const auto& [number, held] : memories_) {
     const auto memory = held.lock();
     if (!memory || !memory->owns(work.output.data(), work.output.bytes())) continue;

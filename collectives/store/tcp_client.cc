@@ -24,6 +24,8 @@ class TcpClient final : public Store {
  public:
   TcpClient(Socket socket, std::string host, Milliseconds answer_within)
       : socket_(std::move(socket)), host_(std::move(host)), answer_within_(answer_within) {}
+  // Before others use it.
+  void set_answer_within(Milliseconds within) { answer_within_ = within; }
 
   // The answer after its status code.
   absl::StatusOr<std::string> ask(std::string request, Milliseconds timeout) {
@@ -207,7 +209,10 @@ absl::StatusOr<std::unique_ptr<Store>> connect_tcp_store(const TcpStoreAddress& 
     absl::Status status = socket.status();
     if (status.ok()) {
       auto client = std::make_unique<TcpClient>(*std::move(socket), where, options.answer_within);
+      const auto left = std::chrono::duration_cast<Store::Milliseconds>(deadline - Clock::now());
+      client->set_answer_within(std::clamp(left, Store::Milliseconds(1), options.answer_within));
       status = client->ask(hello, {}).status();
+      client->set_answer_within(options.answer_within);
       if (status.ok()) return client;
       if (absl::IsUnauthenticated(status)) return status;
     }

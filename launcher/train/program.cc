@@ -112,6 +112,7 @@ int run_body(const Program& program, Session session, JobWatch& watch, Reporter&
 int Program::run(int argc, char** argv) {
   Reporter report(name);
   World world;
+  std::optional<DelayedTermination> delayed;  // until what went wrong has been said
   try {
     read_environment(options);
     flags::Command command(name, summary);
@@ -122,7 +123,6 @@ int Program::run(int argc, char** argv) {
     apply_machine_options(options, world);
     log(LogLevel::info, {"rank ", world.rank, " of ", world.size, " (", world.source, "), process ",
                          getpid(), ", ", context().threads, " threads"});
-    std::optional<DelayedTermination> delayed;
     if (world.size > 1) delayed.emplace();
     const std::unique_ptr<Communicator> communicator = make_communicator(world);
     communicator->set_timeout(options.timeout);

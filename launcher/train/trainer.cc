@@ -225,7 +225,7 @@ bool Trainer::passes_together() const {
          nn::synchronizes_batch_norm(task_.module());
 }
 
-// The others wait for parameters that this rank will not ask for.
+// The others wait for what this rank will not take part in: parameters, or a batch's statistics.
 void Trainer::break_off(const std::string& error) {
   const std::string reason = concat({"rank ", communicator_.rank(), " has failed in ", error});
   communicator_.abort(reason);
@@ -238,10 +238,12 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   nn::StepReport mine;
   std::string error = pending_error_;
   mine.failed = error.empty() ? 0 : 1;
+  bool computes = true;
   const auto fail = [&](const char* what) {
     error = concat({communicator_.activity().now().describe(), ": ", what});
     mine.failed = 1;
-    if (options_.shard_level() == nn::ShardLevel::parameters) break_off(error);
+    computes = false;
+    if (passes_together()) break_off(error);
   };
   const data::Share step = plan_->step_at(position_);
   const data::Share share = plan_->part_of(step, communicator_.rank());
@@ -258,8 +260,8 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
       // The mean over the ranks of their sums is the mean over the step's samples.
       const double weight =
           static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
-      // One that has failed only takes part in the reductions.
-      if (mine.failed == 0 && (count > 0 || together)) {
+      // A rank whose pass has failed only takes part in the reductions.
+      if (computes && (count > 0 || together)) {
         micro_batch({share.first + done, count}, weight, mine, times);
       }
     } catch (const CollectiveError&) {

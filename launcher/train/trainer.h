@@ -34,7 +34,8 @@ class Task {
 
   virtual nn::Module& module() = 0;
   // Called on every rank when the model has memory and no checkpoint is loaded: brings weights from
-  // elsewhere and returns true, or leaves the initial ones and returns false.
+  // elsewhere (Parameter::assign, or Module::load_state where nothing is sharded) and returns true,
+  // or leaves the initial ones and returns false.
   virtual bool initialize() { return false; }
 
   // Samples of an epoch, and tokens of a sample (0: not a matter of tokens).
@@ -44,14 +45,15 @@ class Task {
   // an epoch's last step has what is left.
   virtual bool endless() const { return false; }
 
-  // Makes samples [first, first + count) ready for loss(). None (count 0) only where the module
-  // synchronizes batch norm (nn/parallel/sync_batch_norm.h): a rank that has fewer samples than
-  // others in an epoch's last step then runs empty batches, because all share the statistics.
+  // Makes samples [first, first + count) ready for loss(). None (count 0) where the module
+  // synchronizes batch norm (nn/parallel/sync_batch_norm.h) or under `--shard parameters`: a rank
+  // that has fewer samples than others then runs empty batches, because all take part.
   virtual void load(int64_t first, int64_t count) = 0;
   // The mean loss over the samples loaded; of none, whatever has a gradient: it counts nothing.
   virtual Tensor loss() = 0;
 
   virtual int64_t validation_samples() const { return 0; }
+  // The same of held-out samples; none under `--shard parameters` alone.
   virtual void load_validation(int64_t first, int64_t count) {
     (void)first;
     (void)count;

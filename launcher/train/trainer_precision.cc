@@ -19,13 +19,15 @@ constexpr double kSmallestLossScale = 1e-4;
 void Trainer::note_precision() {
   if (!copies_ || step_ >= steps_) return;
   const DType dtype = copies_->dtype();
-  if (backend_of({}).kernels().multiplies_in(dtype)) return;
-  const std::string note =
-      concat({options_.precision, " products are computed in f32 on this machine"});
+  // Machines may differ: rank 0 speaks of its own.
+  std::string note;
+  if (communicator_.rank() == 0 && !backend_of({}).kernels().multiplies_in(dtype)) {
+    note = concat({options_.precision, " products are computed in f32 on this machine"});
+  }
   agree(communicator_, "run directory", [&] {
-    if (communicator_.rank() == 0) directory_.log(note);
+    if (!note.empty()) directory_.log(note);
   });
-  progress_->note(note);
+  if (!note.empty()) progress_->note(note);
 }
 
 Tensor Trainer::loss() {

@@ -1,5 +1,7 @@
 #include "lockstep/nn/optim/average.h"
 
+#include <exception>
+
 #include "lockstep/runtime/error.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
@@ -24,7 +26,14 @@ template <class F>
 void ExponentialMovingAverage::for_each(F&& visit) {
   size_t next = 0;
   for (const nn::NamedParameter& named : module_.named_parameters()) {
-    visit(entries_.at(next++), named.parameter.own_value());
+    Entry& entry = entries_.at(next++);
+    const Array& value = named.parameter.own_value();
+    LOCKSTEP_CHECK(
+        value.elements() == entry.average.elements() && entry.begin == named.parameter.own_begin(),
+        "ExponentialMovingAverage: ", named.name,
+        " is sharded otherwise than when the average was made: make it after the data "
+        "parallelism");
+    visit(entry, value);
   }
   for (const nn::NamedBuffer& named : module_.named_buffers()) {
     visit(entries_.at(next++), named.buffer.array());
@@ -63,6 +72,17 @@ void ExponentialMovingAverage::update() {
     }
   });
   kernels::fill(updates_, updates_.item() + 1);
+}
+
+ExponentialMovingAverage::Evaluation::~Evaluation() {
+  if (std::uncaught_exceptions() == 0) {
+    average_.swap_out();
+    return;
+  }
+  try {
+    average_.swap_out();
+  } catch (const Error&) {  // what failed before is on its way
+  }
 }
 
 void ExponentialMovingAverage::swap_in() {

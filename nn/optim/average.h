@@ -27,13 +27,15 @@ class ExponentialMovingAverage {
   void update();
   int64_t updates() const { return static_cast<int64_t>(updates_.item()); }
 
-  // The module has the averages while one lives, then its own weights again.
+  // The module has the averages while one lives, then its own weights again. Where it is sharded,
+  // it ends on all ranks together; one that ends because a collective failed leaves the averages
+  // in.
   class [[nodiscard]] Evaluation {
    public:
     explicit Evaluation(ExponentialMovingAverage& average) : average_(average) {
       average_.swap_in();
     }
-    ~Evaluation() { average_.swap_out(); }
+    ~Evaluation();
     Evaluation(const Evaluation&) = delete;
     Evaluation& operator=(const Evaluation&) = delete;
 

@@ -70,6 +70,8 @@ LBFGS::LBFGS(std::vector<nn::Parameter> parameters, LBFGSOptions options)
 void LBFGS::prepare(Item&) { fail({"LBFGS: step() needs a closure that computes the loss"}); }
 
 Array LBFGS::flat_gradient() const {
+  LOCKSTEP_CHECK(nn::shard_owners(parameters()).empty(),
+                 "LBFGS needs whole parameters; they are sharded over the ranks");
   return flatten(parameters(), elements_, [](const nn::Parameter& parameter) {
     return parameter.frozen() ? Array() : parameter.grad().value();
   });

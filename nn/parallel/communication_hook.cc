@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <memory>
 
+#include "lockstep/nn/parallel/error_feedback.h"
 #include "lockstep/runtime/math/unary.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "lockstep/runtime/ops/index.h"
@@ -46,24 +46,11 @@ CommunicationHook timed(CommunicationHook hook,
 
 namespace {
 
-// What a rank did not send yet of one bucket.
-class Residual {
- public:
-  // Adds it to the values; nothing where the bucket has changed.
-  void add_to(const Array& values) const {
-    if (left_ && left_.shape() == values.shape()) kernels::scale_add(1, left_, 1, values);
-  }
-  void keep(Array left) { left_ = std::move(left); }
-
- private:
-  Array left_;
-};
-
 Array magnitudes(const Array& values) {
   return kernels::unary("abs", {math::index_of<math::UnaryOps, math::Abs>}, values);
 }
 
-Work top_k_of(const GradientBucket& bucket, const TopKOptions& options, Residual& residual) {
+Work top_k_of(const GradientBucket& bucket, const TopKOptions& options, ErrorFeedback& feedback) {
   const Array& values = bucket.values;
   const int ranks = bucket.communicator.size();
   LOCKSTEP_CHECK(values.elements() <= std::numeric_limits<int32_t>::max(), "top_k: a bucket of ",
@@ -71,14 +58,14 @@ Work top_k_of(const GradientBucket& bucket, const TopKOptions& options, Residual
   const int64_t count = std::max<int64_t>(
       1,
       static_cast<int64_t>(std::ceil(options.fraction * static_cast<double>(values.elements()))));
-  if (options.error_feedback) residual.add_to(values);
+  if (options.error_feedback) feedback.add_to(bucket);
   const Array places = kernels::sort("top_k", magnitudes(values), 0, count, true);
   const Array chosen = kernels::gather(values, 0, places);
   if (options.error_feedback) {
     const Array left = kernels::copy(values), minus = Array::zeros(chosen.shape(), chosen.dtype());
     kernels::scale_add(-1, chosen, 0, minus);
     kernels::scatter_add(minus, 0, places, left);
-    residual.keep(left);
+    feedback.keep(bucket, left);
   }
   // Four bytes name any place in a bucket.
   const Array all_places = Array::empty({count * ranks}, DType::i32, values.device());
@@ -100,9 +87,9 @@ Work top_k_of(const GradientBucket& bucket, const TopKOptions& options, Residual
 CommunicationHook top_k(TopKOptions options) {
   LOCKSTEP_CHECK(options.fraction > 0 && options.fraction <= 1, "top_k: fraction ",
                  options.fraction, ", expected more than 0 and at most 1");
-  auto residuals = std::make_shared<std::map<int, Residual>>();
-  return [options, residuals](const GradientBucket& bucket) {
-    return top_k_of(bucket, options, (*residuals)[bucket.index]);
+  auto feedback = std::make_shared<ErrorFeedback>();
+  return [options, feedback](const GradientBucket& bucket) {
+    return top_k_of(bucket, options, *feedback);
   };
 }
 

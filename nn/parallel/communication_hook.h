@@ -13,9 +13,16 @@ namespace lockstep::nn {
 // A bucket of gradients on its way out.
 struct GradientBucket {
   Communicator& communicator;
-  int index;                     // 0 leaves first
-  Array values;                  // flat, padding (zeros) between the gradients
-  std::vector<Array> gradients;  // windows on it, in the parameters' shapes
+  int index;                         // 0 leaves first
+  Array values;                      // flat, padding (zeros) between the gradients
+  std::vector<Array> gradients;      // windows on it, in the parameters' shapes
+  std::vector<int> parameters = {};  // whose they are: indices in the order of the module
+  double weight = 1;                 // what the values have been multiplied by (set_weight)
+
+  // A number for what is kept of gradient i from step to step.
+  int parameter(size_t i) const {
+    return parameters.empty() ? -1 - index * (1 << 16) - static_cast<int>(i) : parameters[i];
+  }
 };
 
 // Starts the reduction of one bucket. When the Work has been waited for, `values` is to hold the

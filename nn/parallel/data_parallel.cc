@@ -11,14 +11,16 @@
 namespace lockstep::nn {
 namespace {
 
-// Fields of the control all-reduce: a report, weight, seconds, then one for each parameter.
-constexpr int kReportFields = 6;
-constexpr int kWeight = kReportFields, kSeconds = kWeight + 1, kFirstUse = kSeconds + 1;
-static_assert(sizeof(StepReport) == kReportFields * sizeof(double));
-
-// Three counts of ranks in one double, which holds 53 bits exactly.
-constexpr double kLateUnit = 1 << 17;
-constexpr double kFrozenUnit = kLateUnit * kLateUnit;
+// What all ranks must have alike.
+std::string describe(const DataParallelOptions& options) {
+  const BucketSizes& sizes = options.bucket_sizes;
+  return concat({"options: buckets of ", sizes.first_mb, ", ", sizes.other_mb, ", ", sizes.last_mb,
+                 " MB", options.tune_bucket_sizes ? ", tried out" : "", ", sharding ",
+                 static_cast<int>(options.shard), options.prefetch ? "" : ", not prefetched",
+                 options.hook ? ", with a hook" : "", options.copies ? ", read in 16 bits" : "",
+                 options.reduce_dtype ? ", reduced in 16 bits" : "",
+                 options.broadcast_buffers ? "" : ", buffers apart"});
+}
 
 // Throws Error at a parameter that data parallelism does not know.
 class OnlyKnown final : public Visitor {
@@ -54,9 +56,13 @@ DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& c
       options_(std::move(options)),
       parameters_(module.named_parameters()),
       late_(parameters_.size(), false) {
-  LOCKSTEP_CHECK(communicator_.size() < kLateUnit, "data parallelism over ", communicator_.size(),
+  LOCKSTEP_CHECK(communicator_.size() < kMostRanks, "data parallelism over ", communicator_.size(),
                  " ranks");
-  check_same_model(communicator_, parameters_);
+  check_same_model(communicator_, parameters_, describe(options_));
+  for (const auto& [name, parameter] : parameters_) {
+    LOCKSTEP_CHECK(!parameter.placed() || !parameter.leaf().has_hook(), "the parameter ", name,
+                   " belongs to another DistributedDataParallel, which has to end first");
+  }
   wrap_hook();
   choose_members();
   std::vector<Array> state;
@@ -179,8 +185,9 @@ void DistributedDataParallel::on_fired(int index) {
 
 // A gradient is about to be written to a bucket that has left, or has no memory yet.
 void DistributedDataParallel::vacate(int index) {
-  if (sharding_ && !reducer_->has_left(reducer_->bucket_of(index))) {
-    return sharding_->open(reducer_->bucket_of(index));
+  if (sharding_) {
+    const int bucket = reducer_->bucket_of(index);
+    if (!reducer_->has_left(bucket) && !sharding_->asleep(bucket)) return sharding_->open(bucket);
   }
   Leaf& leaf = parameters_[index].parameter.leaf();
   leaf.set_busy(false);
@@ -196,10 +203,15 @@ Work DistributedDataParallel::launch(int index) {
     return Work();
   }
   const FlatLayout::Bucket& bucket = layout_.buckets[index];
-  GradientBucket out{communicator_, index, layout_.bucket(gradients_, index), {}};
+  GradientBucket out{.communicator = communicator_,
+                     .index = index,
+                     .values = layout_.bucket(gradients_, index),
+                     .gradients = {},
+                     .weight = weight_};
   for (int member : bucket.members) {
     Leaf& leaf = parameter(member).leaf();
     out.gradients.push_back(layout_.window(gradients_, member, leaf.shape()));
+    out.parameters.push_back(members_[member]);
     if (!leaf.has_gradient()) kernels::fill(out.gradients.back(), 0);
     leaf.set_busy(true);
   }
@@ -222,22 +234,22 @@ void DistributedDataParallel::wrap_hook() {
     } catch (const CollectiveError&) {
       throw;
     } catch (const std::exception& error) {
-      fail_hook(error);
+      break_step("the communication hook", error);
     }
   };
 }
 
 // Nobody knows which collectives of the bucket this rank has made.
-void DistributedDataParallel::fail_hook(const std::exception& error) {
+void DistributedDataParallel::break_step(const char* what, const std::exception& error) {
   const std::string reason =
-      concat({"the reduction of gradients failed on rank ", communicator_.rank(), " in ",
+      concat({what, " failed on rank ", communicator_.rank(), " in ",
               communicator_.activity().now().describe(), ": ", error.what()});
   communicator_.abort(reason);
   throw CollectiveError(reason);
 }
 
 void DistributedDataParallel::set_weight(double weight) {
-  LOCKSTEP_CHECK(!reducer_->has_left(0),
+  LOCKSTEP_CHECK(!reducer_->has_left(0) && !reduced_,
                  "set_weight: gradients of this step are on their way; call it before backward");
   weight_ = weight;
 }
@@ -249,7 +261,7 @@ void DistributedDataParallel::finish_reductions() {
   } catch (const CollectiveError&) {
     throw;
   } catch (const std::exception& error) {
-    fail_hook(error);
+    break_step(options_.hook ? "the communication hook" : "the reduction of gradients", error);
   }
 }
 
@@ -258,13 +270,7 @@ void DistributedDataParallel::reduce() {
                  "reduce: only sharded gradients are reduced before finish()");
   finish_reductions();
   reducer_->next_step();
-}
-
-// Whether this rank has a gradient of it in this step.
-bool DistributedDataParallel::used(size_t index) const {
-  if (late_[index]) return true;
-  return sharding_ ? sharding_->used(static_cast<int>(index))
-                   : parameters_[index].parameter.leaf().has_gradient();
+  reduced_ = true;
 }
 
 StepReport DistributedDataParallel::finish(const StepReport& mine) {
@@ -287,82 +293,6 @@ StepReport DistributedDataParallel::finish(const StepReport& mine) {
   return total.report;
 }
 
-DistributedDataParallel::Control DistributedDataParallel::control(const StepReport& mine) {
-  using Seconds = std::chrono::duration<double>;
-  const Array array =
-      Array::zeros({kFirstUse + static_cast<int64_t>(parameters_.size())}, DType::f64);
-  double* fields = array.data<double>();
-  double* uses = fields + kFirstUse;
-  std::copy_n(&mine.loss_sum, kReportFields, fields);
-  fields[kWeight] = weight_;
-  if (first_fired_) {
-    fields[kSeconds] = Seconds(std::chrono::steady_clock::now() - *first_fired_).count();
-  }
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    const Parameter& parameter = parameters_[i].parameter;
-    uses[i] =
-        (used(i) ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
-  }
-  communicator_.all_reduce(array, ReduceOp::sum, {.what = "step control"}).wait();
-  Control total{.weight = fields[kWeight], .seconds = fields[kSeconds]};
-  std::copy_n(fields, kReportFields, &total.report.loss_sum);
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    const auto counts = static_cast<int64_t>(uses[i]);
-    const auto unit = static_cast<int64_t>(kLateUnit);
-    const Use use{counts % unit, counts / unit % unit, counts / unit / unit};
-    LOCKSTEP_CHECK(use.frozen == 0 || use.frozen == communicator_.size(), "parameter ",
-                   parameters_[i].name, " is frozen on ", use.frozen, " of ", communicator_.size(),
-                   " ranks: all or none must freeze it");
-    total.uses.push_back(use);
-  }
-  return total;
-}
-
-// What came too late for its bucket on any rank goes in one of its own, and is added.
-void DistributedDataParallel::reduce_late(const std::vector<Use>& uses) {
-  std::vector<int> late;
-  std::vector<Shape> shapes;
-  for (size_t i = 0; i < uses.size(); ++i) {
-    if (uses[i].late == 0) continue;
-    late.push_back(static_cast<int>(i));
-    shapes.push_back(parameters_[i].parameter.shape());
-  }
-  late_count_ = static_cast<int64_t>(late.size());
-  if (late.empty()) return;
-  std::vector<int> order(late.size());
-  std::iota(order.begin(), order.end(), 0);
-  const Array& like = parameters_[late[0]].parameter.tensor().value();
-  const double all = 1e9;  // megabytes: one bucket
-  const FlatLayout layout = FlatLayout::pack(shapes, order, like.dtype(), {all, all, all});
-  const Array flat = Array::zeros({layout.elements}, like.dtype(), like.device());
-  for (size_t i = 0; i < late.size(); ++i) {
-    // Nothing came where the backward pass threw just before.
-    if (weight_ == 0 || !late_[late[i]] || !parameters_[late[i]].parameter.leaf().has_gradient()) {
-      continue;
-    }
-    const Array& mine = parameters_[late[i]].parameter.leaf().gradient();
-    kernels::scale_add(weight_, mine, 0, layout.window(flat, static_cast<int>(i), shapes[i]));
-  }
-  communicator_.all_reduce(flat, ReduceOp::mean, {.what = "late gradients"}).wait();
-  for (size_t i = 0; i < late.size(); ++i) {
-    Leaf& leaf = parameters_[late[i]].parameter.leaf();
-    const Array total = layout.window(flat, static_cast<int>(i), shapes[i]);
-    const int member = member_of_[late[i]];
-    if (sharding_) {
-      sharding_->add_late(late[i], total);
-      continue;
-    }
-    leaf.set_has_gradient(false);
-    if (member == kOutside) {
-      leaf.seat_gradient(kernels::copy(total));
-    } else {
-      const Array place = layout_.window(gradients_, member, shapes[i]);
-      kernels::scale_add(1, total, 1, place);
-      leaf.seat_gradient(place);
-    }
-  }
-}
-
 void DistributedDataParallel::scale_gradients(double factor) {
   if (sharding_) return sharding_->scale_gradients(factor);
   kernels::scale_add(factor, gradients_, 0, gradients_);
@@ -382,11 +312,14 @@ void DistributedDataParallel::end_step(const std::vector<Use>& uses) {
   }
   std::fill(late_.begin(), late_.end(), false);
   weight_ = 1;
+  reduced_ = false;
   first_fired_.reset();
   const std::vector<int> order = reducer_->order();
   reducer_->next_step();
   if (sharding_) {
-    sharding_->end_step();
+    std::vector<bool> frozen;
+    for (const Use& use : uses) frozen.push_back(use.frozen > 0);
+    sharding_->end_step(frozen);
   } else {
     adopt_thawed(uses);
   }

@@ -41,7 +41,8 @@ struct DataParallelOptions {
   // forward passes change its own.
   bool broadcast_buffers = true;
   // What is shared out over the ranks instead of kept by each. A hook is an error where gradients
-  // are.
+  // are. Where parameters are, all ranks have to make the same passes through the same modules: one
+  // without samples makes passes over none.
   ShardLevel shard = ShardLevel::none;
   // What gradients travel in instead of their own dtype; without a hook.
   std::optional<DType> reduce_dtype = {};
@@ -64,6 +65,8 @@ struct DataParallelOptions {
 // was used in the step before. What comes later than its bucket travels in one late bucket.
 class DistributedDataParallel {
  public:
+  static constexpr int kMostRanks = 1 << 17;
+
   DistributedDataParallel(Module& module, Communicator& communicator,
                           DataParallelOptions options = {});
   ~DistributedDataParallel();
@@ -165,7 +168,7 @@ class DistributedDataParallel {
   void wrap_hook();
   void finish_reductions();
   Work launch(int bucket);
-  [[noreturn]] void fail_hook(const std::exception& error);
+  [[noreturn]] void break_step(const char* what, const std::exception& error);
   Control control(const StepReport& mine);
   void tune(double seconds);
   void reduce_late(const std::vector<Use>& uses);
@@ -197,6 +200,7 @@ class DistributedDataParallel {
   std::optional<std::chrono::steady_clock::time_point> first_fired_;  // in this step
   bool packed_ = false;                                               // in observed order
   bool synchronize_ = true;
+  bool reduced_ = false;  // a part of this step
   double weight_ = 1;
   int64_t late_count_ = 0;
   std::chrono::nanoseconds exposed_{0};

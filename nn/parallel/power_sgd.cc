@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "lockstep/nn/parallel/communication_hook.h"
+#include "lockstep/nn/parallel/error_feedback.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "lockstep/runtime/ops/matmul.h"
 
@@ -38,12 +39,13 @@ void orthogonalize(const Array& p) {
 }
 
 // A column of zeros, from a step whose matrix was zero or of a lower rank, would stay zero for
-// ever.
-void replace_zero_columns(const Array& q, const Array& fresh) {
+// ever; and one that an overflow has made infinite, that.
+void replace_useless_columns(const Array& q, const Array& fresh) {
   for (int64_t j = 0; j < q.dim(1); ++j) {
     const Array column = kernels::contiguous(q.narrow(1, j, 1));
     const Array row = column.reshape({1, q.dim(0)});
-    if (kernels::matmul(row, column).reshape({}).item() != 0) continue;
+    const double square = kernels::matmul(row, column).reshape({}).item();
+    if (square != 0 && std::isfinite(square)) continue;
     kernels::copy_into(fresh.narrow(1, j, 1), q.narrow(1, j, 1));
   }
 }
@@ -53,19 +55,20 @@ class BucketPowerSgd {
  public:
   BucketPowerSgd(const GradientBucket& bucket, const PowerSgdOptions& options);
   bool fits(const GradientBucket& bucket) const;
-  Work reduce(const GradientBucket& bucket, const PowerSgdOptions& options);
+  Work reduce(const GradientBucket& bucket, const PowerSgdOptions& options,
+              const std::shared_ptr<ErrorFeedback>& feedback);
 
  private:
   void draw(const Array& factors, const GradientBucket& bucket, const PowerSgdOptions& options);
   static void gather_plain(const std::vector<Array>& windows, const Array& flat, bool into_flat);
 
   std::vector<Shape> shapes_;
+  std::vector<int> parameters_;
   std::vector<int> factored_, plain_;  // gradients of the bucket
   std::vector<std::pair<int64_t, int64_t>> matrices_;
   int64_t p_elements_ = 0, q_elements_ = 0, plain_elements_ = 0;
   int rank_;
-  Array q_;         // flat
-  Array residual_;  // in the bucket's layout
+  Array q_;  // flat
 };
 
 int64_t columns(const Shape& shape) {
@@ -73,7 +76,7 @@ int64_t columns(const Shape& shape) {
 }
 
 BucketPowerSgd::BucketPowerSgd(const GradientBucket& bucket, const PowerSgdOptions& options)
-    : rank_(options.rank) {
+    : parameters_(bucket.parameters), rank_(options.rank) {
   for (const Array& gradient : bucket.gradients) {
     const int index = static_cast<int>(shapes_.size());
     shapes_.push_back(gradient.shape());
@@ -92,7 +95,6 @@ BucketPowerSgd::BucketPowerSgd(const GradientBucket& bucket, const PowerSgdOptio
   const Array& values = bucket.values;
   q_ = Array::empty({q_elements_}, values.dtype(), values.device());
   draw(q_, bucket, options);
-  residual_ = Array::zeros(values.shape(), values.dtype(), values.device());
 }
 
 void BucketPowerSgd::draw(const Array& factors, const GradientBucket& bucket,
@@ -102,9 +104,10 @@ void BucketPowerSgd::draw(const Array& factors, const GradientBucket& bucket,
 }
 
 bool BucketPowerSgd::fits(const GradientBucket& bucket) const {
-  return std::equal(
-      shapes_.begin(), shapes_.end(), bucket.gradients.begin(), bucket.gradients.end(),
-      [](const Shape& shape, const Array& gradient) { return shape == gradient.shape(); });
+  return parameters_ == bucket.parameters &&
+         std::equal(
+             shapes_.begin(), shapes_.end(), bucket.gradients.begin(), bucket.gradients.end(),
+             [](const Shape& shape, const Array& gradient) { return shape == gradient.shape(); });
 }
 
 void BucketPowerSgd::gather_plain(const std::vector<Array>& windows, const Array& flat,
@@ -117,11 +120,12 @@ void BucketPowerSgd::gather_plain(const std::vector<Array>& windows, const Array
   }
 }
 
-Work BucketPowerSgd::reduce(const GradientBucket& bucket, const PowerSgdOptions& options) {
+Work BucketPowerSgd::reduce(const GradientBucket& bucket, const PowerSgdOptions& options,
+                            const std::shared_ptr<ErrorFeedback>& feedback) {
   const Array values = bucket.values;
   Communicator& communicator = bucket.communicator;
   const CollectiveOptions what{.what = "gradients", .bucket = bucket.index};
-  if (options.error_feedback) kernels::scale_add(1, residual_, 1, values);
+  if (options.error_feedback) feedback->add_to(bucket);
   const Array before = options.error_feedback ? kernels::copy(values) : Array();
   const Array fresh = kernels::copy(q_);
   draw(fresh, bucket, options);
@@ -139,7 +143,7 @@ Work BucketPowerSgd::reduce(const GradientBucket& bucket, const PowerSgdOptions&
     Factored part{bucket.gradients[static_cast<size_t>(factored_[i])].reshape({n, m}),
                   first.narrow(0, p_at, n * rank_).reshape({n, rank_}),
                   q_.narrow(0, q_at, m * rank_).reshape({m, rank_})};
-    replace_zero_columns(part.q, fresh.narrow(0, q_at, m * rank_).reshape({m, rank_}));
+    replace_useless_columns(part.q, fresh.narrow(0, q_at, m * rank_).reshape({m, rank_}));
     kernels::matmul(part.matrix, part.q, {part.p, 0});
     p_at += n * rank_;
     q_at += m * rank_;
@@ -154,19 +158,19 @@ Work BucketPowerSgd::reduce(const GradientBucket& bucket, const PowerSgdOptions&
     if (parts.empty()) return Work();
     return communicator.all_reduce(q_, ReduceOp::mean, what);
   };
-  const auto last = [this, parts, plain, values, before] {
+  const auto last = [bucket, feedback, parts, plain, values, before] {
     for (const Factored& part : parts) {
       kernels::matmul(part.p, part.q.transpose(0, 1), {part.matrix, 0});
     }
     if (!before) return Work();
     // Plain gradients leave nothing out.
-    kernels::copy_into(before, residual_);
-    kernels::scale_add(-1, values, 1, residual_);
+    kernels::scale_add(-1, values, 1, before);
     for (const Array& gradient : plain) {
-      kernels::fill(Array(residual_.storage(), residual_.dtype(), gradient.shape(),
-                          gradient.strides(), gradient.offset() - values.offset()),
+      kernels::fill(Array(before.storage(), before.dtype(), gradient.shape(), gradient.strides(),
+                          gradient.offset() - values.offset()),
                     0);
     }
+    feedback->keep(bucket, before);
     return Work();
   };
   return communicator.all_reduce(first, ReduceOp::mean, what).then(second).then(last);
@@ -174,6 +178,7 @@ Work BucketPowerSgd::reduce(const GradientBucket& bucket, const PowerSgdOptions&
 
 struct PowerSgdState {
   std::map<int, BucketPowerSgd> buckets;
+  std::shared_ptr<ErrorFeedback> feedback = std::make_shared<ErrorFeedback>();
   int64_t steps = 0;  // that bucket 0 has left
 };
 
@@ -194,7 +199,7 @@ CommunicationHook power_sgd(PowerSgdOptions options) {
     if (found == state->buckets.end()) {
       found = state->buckets.try_emplace(bucket.index, bucket, options).first;
     }
-    return found->second.reduce(bucket, options);
+    return found->second.reduce(bucket, options, state->feedback);
   };
 }
 

@@ -26,8 +26,9 @@ std::string line_at(const std::string& text, size_t position) {
 
 }  // namespace
 
-void check_same_model(Communicator& communicator, const std::vector<NamedParameter>& parameters) {
-  const std::string mine = describe(parameters);
+void check_same_model(Communicator& communicator, const std::vector<NamedParameter>& parameters,
+                      const std::string& options) {
+  const std::string mine = describe(parameters) + options;
   const std::vector<std::string> all = all_gather_text(communicator, mine, "model check");
   for (size_t rank = 1; rank < all.size(); ++rank) {
     if (all[rank] == all[0]) continue;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "lockstep/collectives/communicator.h"
@@ -7,9 +8,10 @@
 
 namespace lockstep::nn {
 
-// Throws Error where the ranks' parameters differ in name, shape, dtype or freezing: it names the
-// first difference and both ranks. A collective call.
-void check_same_model(Communicator& communicator, const std::vector<NamedParameter>& parameters);
+// Throws Error where the ranks' parameters differ in name, shape, dtype or freezing, or `options`
+// do: it names the first difference and both ranks. A collective call.
+void check_same_model(Communicator& communicator, const std::vector<NamedParameter>& parameters,
+                      const std::string& options = "");
 
 // All ranks get rank 0's values. A collective call.
 void broadcast_values(Communicator& communicator, const std::vector<Array>& values,

@@ -40,6 +40,9 @@ Sharding::Sharding(const std::vector<NamedParameter>& parameters, std::vector<Gr
       make_gradients(bucket);
       seat(bucket);
     }
+    std::vector<bool> frozen;
+    for (const NamedParameter& named : parameters) frozen.push_back(named.parameter.frozen());
+    fall_asleep(frozen);
   } catch (...) {
     let_go();
     throw;
@@ -53,7 +56,7 @@ void Sharding::let_go() {
   try {
     for (const Reduction& reduction : reductions_) reduction.work.wait();
     for (const auto& page : pages_) page->gather.wait();
-  } catch (const CollectiveError&) {  // those who still use the ranks learn of it
+  } catch (const std::exception&) {  // those who still use the ranks learn of it
   }
   for (const auto& page : pages_) let_go_of(*page);
   for (const auto& bucket : buckets_) {

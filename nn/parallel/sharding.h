@@ -65,6 +65,9 @@ class Sharding final : public ShardOwner, private ParameterPager {
   // gradients became ready.
   void reorder(const std::vector<int>& fired);
 
+  // Whether the bucket is left out because all ranks had frozen all of it when the last step ended.
+  // What has a gradient all the same comes late.
+  bool asleep(int bucket) const { return buckets_[static_cast<size_t>(bucket)]->asleep; }
   // Brings memory for a bucket's gradients, which a backward pass is about to write.
   void open(int bucket);
   // Starts the reduction of what this rank has, times `weight`.
@@ -76,8 +79,9 @@ class Sharding final : public ShardOwner, private ParameterPager {
   // Adds a mean that came apart from its bucket, and gives the gradient its place again.
   void add_late(int parameter, const Array& mean);
   void scale_gradients(double factor);
-  // The next round's gradients replace those in the slices.
-  void end_step();
+  // The next round's gradients replace those in the slices. `frozen`: of each parameter, as all
+  // ranks agree.
+  void end_step(const std::vector<bool>& frozen);
 
   // Brings all values here until they change: for what one rank does alone, such as writing the
   // model. A collective call.
@@ -110,7 +114,8 @@ class Sharding final : public ShardOwner, private ParameterPager {
     Page* copy = nullptr;    // in 16 bits, where they are read so; null: nowhere
     uint64_t published = 0;  // version of the own values
     Array gradients, own_gradients;
-    Array kept;         // slices of an earlier step's gradients, for the end of this one
+    Array kept;  // slices of an earlier step's gradients, for the end of this one
+    bool asleep = false;
     bool open = false;  // its gradients have memory
     bool fresh = true;  // nothing of this step is in own_gradients
   };
@@ -135,7 +140,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
   void fill_values(const Bucket& bucket, const Array& whole);
   void make_gradients(Bucket& bucket);
   void seat(Bucket& bucket);
-  bool asleep(const Bucket& bucket) const;
+  void fall_asleep(const std::vector<bool>& frozen);
   void keep(Bucket& bucket, int index);
   void clear_unwritten(const Bucket& bucket);
   void complete_first();
@@ -149,7 +154,8 @@ class Sharding final : public ShardOwner, private ParameterPager {
   void prefetch();
   void take_away(Page& page);
   void publish(Page& page);
-  void between_ops() override;
+  void take_back() noexcept override;
+  void bring_ahead() override;
   void reduce_numbers(std::span<double> values, ReduceOp op);
 
   const std::vector<NamedParameter>& parameters_;
@@ -166,6 +172,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
   };
   std::deque<Reduction> reductions_;  // under way
   std::shared_ptr<StorageGuard> gradient_guard_;
+  bool looked_ = false;          // since the last bring_ahead()
   bool pinned_ = false;          // all values stay here
   std::pair<Look, Look> looks_;  // the last two
   std::map<std::pair<Look, Look>, Look> next_look_;

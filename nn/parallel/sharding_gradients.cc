@@ -13,8 +13,9 @@ constexpr size_t kMostReductions = 1;
 // Nobody may look at a gradient of which only a slice is there.
 class GradientGuard final : public StorageGuard {
   void before_access(Storage&) override {
-    fail({"the gradient of a sharded parameter is not here as a whole: Parameter::own_gradient() "
-          "is this rank's slice of it"});
+    fail(
+        {"the gradient of a sharded parameter is not here as a whole: Parameter::own_gradient() "
+         "is this rank's slice of it"});
   }
 };
 
@@ -24,10 +25,11 @@ std::shared_ptr<StorageGuard> Sharding::gradient_guard() {
   return std::make_shared<GradientGuard>();
 }
 
-// All ranks freeze the same parameters.
-bool Sharding::asleep(const Bucket& bucket) const {
-  return std::all_of(bucket.members.begin(), bucket.members.end(),
-                     [this](int index) { return parameter(index).parameter.frozen(); });
+void Sharding::fall_asleep(const std::vector<bool>& frozen) {
+  for (const auto& bucket : buckets_) {
+    bucket->asleep = std::all_of(bucket->members.begin(), bucket->members.end(),
+                                 [&](int index) { return frozen[static_cast<size_t>(index)]; });
+  }
 }
 
 void Sharding::open(int index) {
@@ -73,7 +75,7 @@ void Sharding::clear_unwritten(const Bucket& bucket) {
 
 void Sharding::reduce(int index, double weight) {
   Bucket& bucket = *buckets_[static_cast<size_t>(index)];
-  if (asleep(bucket)) return;
+  if (bucket.asleep) return;
   if (!bucket.open) open(index);
   clear_unwritten(bucket);
   for (int member : bucket.members) {
@@ -91,7 +93,12 @@ void Sharding::reduce(int index, double weight) {
   const CollectiveOptions what{.what = "gradients", .bucket = index};
   Work work;
   if (options_.hook) {
-    GradientBucket out{communicator_, index, whole, {}};
+    GradientBucket out{.communicator = communicator_,
+                       .index = index,
+                       .values = whole,
+                       .gradients = {},
+                       .parameters = bucket.members,
+                       .weight = weight};
     for (int member : bucket.members) out.gradients.push_back(window(bucket, whole, member));
     work = options_.hook(out);
   } else if (options_.reduce_dtype && *options_.reduce_dtype != whole.dtype()) {
@@ -140,7 +147,9 @@ void Sharding::end_round() {
 
 void Sharding::add_late(int index, const Array& mean) {
   const Parameter& member = parameter(index).parameter;
-  const Bucket& bucket = *place_of_[static_cast<size_t>(index)];
+  Bucket& bucket = *place_of_[static_cast<size_t>(index)];
+  if (bucket.fresh) kernels::fill(bucket.own_gradients, 0);  // nothing else has come
+  bucket.fresh = false;
   const Shard& shard = *member.shard();
   const Array flat = mean.reshape({mean.elements()});
   kernels::scale_add(1, flat.narrow(0, shard.begin, shard.gradient.elements()), 1, shard.gradient);
@@ -156,7 +165,8 @@ void Sharding::scale_gradients(double factor) {
   }
 }
 
-void Sharding::end_step() {
+void Sharding::end_step(const std::vector<bool>& frozen) {
+  fall_asleep(frozen);
   for (const auto& bucket : buckets_) {
     if (bucket->kept) kernels::scale_add(1, bucket->kept, 1, bucket->own_gradients);
     bucket->kept = {};

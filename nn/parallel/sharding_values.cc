@@ -62,7 +62,7 @@ void Sharding::bring(Page& page) {
   page.whole.storage()->set_guard(nullptr);
   if (pinned_ || !sharded(ShardLevel::parameters)) return;
   look_at(&page);
-  if (options_.prefetch) prefetch();
+  looked_ = true;
 }
 
 void Sharding::look_at(Look page) {
@@ -111,11 +111,18 @@ void Sharding::take_away(Page& page) {
 void Sharding::gather_all() {
   pinned_ = true;
   for (const auto& bucket : buckets_) {
-    if (bucket->values->state != Page::State::here) bring(*bucket->values);
+    for (Page* page : {bucket->values, bucket->copy}) {
+      if (page != nullptr && page->state != Page::State::here) bring(*page);
+    }
   }
 }
 
-void Sharding::between_ops() {
+// After what was here has gone: so there are two blocks at a time, not three.
+void Sharding::bring_ahead() {
+  if (std::exchange(looked_, false) && options_.prefetch) prefetch();
+}
+
+void Sharding::take_back() noexcept {
   if (pinned_ || !sharded(ShardLevel::parameters) || looks_.second == nullptr) return;
   for (const auto& page : pages_) {
     if (page->state == Page::State::here && page->block != looks_.second->block) take_away(*page);
@@ -149,12 +156,13 @@ void Sharding::values_changed() {
   }
   if (!sharded(ShardLevel::parameters)) return;
   look_at(nullptr);
-  if (options_.prefetch) prefetch();
+  looked_ = true;
+  bring_ahead();
 }
 
 void Sharding::reduce_numbers(std::span<double> values, ReduceOp op) {
-  const Array array = Array::from(std::span<const double>(values),
-                                  {static_cast<int64_t>(values.size())});
+  const Array array =
+      Array::from(std::span<const double>(values), {static_cast<int64_t>(values.size())});
   wait(communicator_.all_reduce(array, op, {.what = "sum over slices"}));
   std::copy_n(array.data<double>(), values.size(), values.begin());
 }

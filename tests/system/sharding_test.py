@@ -86,7 +86,7 @@ class Sharding(SystemTest):
 
     def test_a_model_too_large_for_one_rank(self):
         flags = ["--width", "256", "--layers", "6", "--global-batch", "2", "--micro-batch", "1",
-                 "--context", "8", "--precision", "f32", "--steps", "2", "--memory-limit", "56MiB"]
+                 "--context", "8", "--precision", "f32", "--steps", "2", "--memory-limit", "60MiB"]
         result = self.train(2, "whole", *flags, code=1)
         self.assertIn("memory", result.stderr)
         self.train(2, "sharded", *flags, "--shard", "parameters")
@@ -132,15 +132,16 @@ class Memory(SystemTest):
             with self.subTest(ranks=ranks, level=level, precision=precision):
                 found = self.measure(ranks, level, precision)
                 held = self.theory(ranks, level, precision) * found["parameters"]
-                # Two buckets of gradients; where parameters are gathered buckets are blocks, and
-                # values of two more are there, one in use and one expected.
+                # Two buckets of gradients, one of which fills while the other travels; where parameters
+                # are gathered buckets are blocks, and the values of two blocks are there, one in use
+                # and one expected.
                 flying = {"none": 0, "optimizer": 0, "gradients": 2 * 1.3 * 2**20,
                           "parameters": 4 * block}[level]
-                print(ranks, level, precision,
-                      *(round(found[key] / found["parameters"], 2) for key in ("held_bytes", "peak_bytes")))
                 self.assertGreater(found["held_bytes"], 0.99 * held)
                 self.assertLess(found["held_bytes"], 1.03 * held + flying / 4)
-                self.assertLess(found["peak_bytes"], 1.03 * held + flying + 1.2 * 2**20)
+                # Where the machine cannot multiply in 16 bits, operands are converted on the way.
+                activations = (1.2 if precision == "f32" else 3.2) * 2**20
+                self.assertLess(found["peak_bytes"], 1.03 * held + flying + activations)
 
 
 if __name__ == "__main__":

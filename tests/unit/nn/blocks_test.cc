@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "lockstep/nn/layers.h"
+#include "lockstep/runtime/backend.h"
+#include "support/gradient_check.h"
 
 namespace lockstep::nn {
 namespace {
@@ -68,6 +70,26 @@ TEST(Blocks, RunAgainInTheBackwardPass) {
   recompute_blocks(recomputed, false);
   sum(recomputed(x)).backward();
   EXPECT_EQ(recomputed.h[0].calls, 4);
+}
+
+// Their forward takes more than a tensor.
+TEST(Blocks, LayersOfAnEncoderRunAgain) {
+  std::vector<std::vector<double>> gradients;
+  size_t kept[2];
+  for (bool recompute : {false, true}) {
+    TransformerEncoder encoder(8, 2, 2, {.layer = {.dim_feedforward = 16, .dropout = 0}});
+    encoder.place({.dtype = DType::f64, .seed = 3});
+    EXPECT_EQ(recompute_blocks(encoder, recompute), 2);
+    const Tensor x = Tensor(testing::random_array({2, 3, 8}, 1));
+    const int64_t before = backend_of({}).statistics().in_use_bytes;
+    const Tensor loss = sum(square(encoder(x)));
+    kept[recompute ? 1 : 0] =
+        static_cast<size_t>(backend_of({}).statistics().in_use_bytes - before);
+    loss.backward();
+    gradients.push_back(encoder.layers[0].linear1.weight.grad().to_vector<double>());
+  }
+  EXPECT_LT(kept[1], kept[0]);
+  EXPECT_EQ(gradients[0], gradients[1]);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <mutex>
 
 #include "lockstep/collectives/flight_recorder.h"
@@ -132,6 +133,24 @@ TEST(CommunicationHook, PowerSgdGoesOnAfterAGradientOfZeros) {
     }
     EXPECT_GT(largest, 0.01);
   });
+}
+
+// As a loss scale that is too large makes one.
+TEST(CommunicationHook, ErrorFeedbackRecoversFromAnOverflow) {
+  for (const bool factored : {true, false}) {
+    run_ranks(kRanks, [&](Communicator& communicator) {
+      Bucket own(communicator);
+      const CommunicationHook hook =
+          factored ? power_sgd({.rank = 2, .start_after = 0}) : top_k({.fraction = 0.2});
+      for (int step = 0; step < 4; ++step) {
+        own.fill();
+        if (step == 1 && communicator.rank() == 1) kernels::fill(own.bucket.gradients[0], INFINITY);
+        hook(own.bucket).wait();
+        const double square = kernels::of(own.values).sum_of_squares(own.values.view());
+        EXPECT_EQ(std::isfinite(square), step != 1) << step;
+      }
+    });
+  }
 }
 
 TEST(CommunicationHook, PowerSgdSendsTheFactorsOnly) {

@@ -1,0 +1,105 @@
+// What ranks tell each other at the end of a step, and what came too late for its bucket.
+#include <algorithm>
+#include <numeric>
+
+#include "lockstep/nn/parallel/data_parallel.h"
+#include "lockstep/runtime/ops/elementwise.h"
+
+namespace lockstep::nn {
+namespace {
+
+// Fields of the control all-reduce: a report, weight, seconds, then one for each parameter.
+constexpr int kReportFields = 6;
+constexpr int kWeight = kReportFields, kSeconds = kWeight + 1, kFirstUse = kSeconds + 1;
+static_assert(sizeof(StepReport) == kReportFields * sizeof(double));
+
+// Three counts of ranks in one double, which holds 53 bits exactly.
+constexpr double kLateUnit = DistributedDataParallel::kMostRanks;
+constexpr double kFrozenUnit = kLateUnit * kLateUnit;
+
+}  // namespace
+
+// Whether this rank has a gradient of it in this step.
+bool DistributedDataParallel::used(size_t index) const {
+  if (late_[index]) return true;
+  return sharding_ ? sharding_->used(static_cast<int>(index))
+                   : parameters_[index].parameter.leaf().has_gradient();
+}
+
+DistributedDataParallel::Control DistributedDataParallel::control(const StepReport& mine) {
+  using Seconds = std::chrono::duration<double>;
+  const Array array =
+      Array::zeros({kFirstUse + static_cast<int64_t>(parameters_.size())}, DType::f64);
+  double* fields = array.data<double>();
+  double* uses = fields + kFirstUse;
+  std::copy_n(&mine.loss_sum, kReportFields, fields);
+  fields[kWeight] = weight_;
+  if (first_fired_) {
+    fields[kSeconds] = Seconds(std::chrono::steady_clock::now() - *first_fired_).count();
+  }
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& parameter = parameters_[i].parameter;
+    uses[i] =
+        (used(i) ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
+  }
+  communicator_.all_reduce(array, ReduceOp::sum, {.what = "step control"}).wait();
+  Control total{.weight = fields[kWeight], .seconds = fields[kSeconds]};
+  std::copy_n(fields, kReportFields, &total.report.loss_sum);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const auto counts = static_cast<int64_t>(uses[i]);
+    const auto unit = static_cast<int64_t>(kLateUnit);
+    const Use use{counts % unit, counts / unit % unit, counts / unit / unit};
+    LOCKSTEP_CHECK(use.frozen == 0 || use.frozen == communicator_.size(), "parameter ",
+                   parameters_[i].name, " is frozen on ", use.frozen, " of ", communicator_.size(),
+                   " ranks: all or none must freeze it");
+    total.uses.push_back(use);
+  }
+  return total;
+}
+
+// What came too late for its bucket on any rank goes in one of its own, and is added.
+void DistributedDataParallel::reduce_late(const std::vector<Use>& uses) {
+  std::vector<int> late;
+  std::vector<Shape> shapes;
+  for (size_t i = 0; i < uses.size(); ++i) {
+    if (uses[i].late == 0) continue;
+    late.push_back(static_cast<int>(i));
+    shapes.push_back(parameters_[i].parameter.shape());
+  }
+  late_count_ = static_cast<int64_t>(late.size());
+  if (late.empty()) return;
+  std::vector<int> order(late.size());
+  std::iota(order.begin(), order.end(), 0);
+  const Array& like = parameters_[late[0]].parameter.tensor().value();
+  const double all = 1e9;  // megabytes: one bucket
+  const FlatLayout layout = FlatLayout::pack(shapes, order, like.dtype(), {all, all, all});
+  const Array flat = Array::zeros({layout.elements}, like.dtype(), like.device());
+  for (size_t i = 0; i < late.size(); ++i) {
+    // Nothing came where the backward pass threw just before.
+    if (weight_ == 0 || !late_[late[i]] || !parameters_[late[i]].parameter.leaf().has_gradient()) {
+      continue;
+    }
+    const Array& mine = parameters_[late[i]].parameter.leaf().gradient();
+    kernels::scale_add(weight_, mine, 0, layout.window(flat, static_cast<int>(i), shapes[i]));
+  }
+  communicator_.all_reduce(flat, ReduceOp::mean, {.what = "late gradients"}).wait();
+  for (size_t i = 0; i < late.size(); ++i) {
+    Leaf& leaf = parameters_[late[i]].parameter.leaf();
+    const Array total = layout.window(flat, static_cast<int>(i), shapes[i]);
+    const int member = member_of_[late[i]];
+    if (sharding_) {
+      sharding_->add_late(late[i], total);
+      continue;
+    }
+    leaf.set_has_gradient(false);
+    if (member == kOutside) {
+      leaf.seat_gradient(kernels::copy(total));
+    } else {
+      const Array place = layout_.window(gradients_, member, shapes[i]);
+      kernels::scale_add(1, total, 1, place);
+      leaf.seat_gradient(place);
+    }
+  }
+}
+
+}  // namespace lockstep::nn
