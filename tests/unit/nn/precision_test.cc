@@ -37,12 +37,12 @@ struct Course {
 };
 
 // Six steps in f16, where rank 1's loss overflows in the third.
-Course train_in_f16(Communicator& communicator, std::optional<CommunicationHook> hook = {}) {
+Course train_in_f16(Communicator& communicator, DataParallelOptions options = {}) {
   Net net;
-  DataParallelOptions options{.placement = {.seed = 3}};
-  if (hook) options.hook = *hook;
-  DistributedDataParallel ddp(net, communicator, options);
   LowPrecisionCopies copies(DType::f16);
+  options.placement.seed = 3;
+  options.copies = &copies;
+  DistributedDataParallel ddp(net, communicator, options);
   optim::AdamW optimizer(net.parameters(), {.learning_rate = 1e-2});
   optimizer.set_copies(&copies);
   optim::GradScaler scaler({.init_scale = 1024, .growth_interval = 2});
@@ -70,10 +70,15 @@ Course train_in_f16(Communicator& communicator, std::optional<CommunicationHook>
 }
 
 TEST(Precision, AnOverflowOfOneRankMakesAllSkipTheStep) {
-  for (int size : {2, 4}) {
+  for (const auto& [size, level] : {std::pair(2, ShardLevel::none),
+                                    {4, ShardLevel::none},
+                                    {2, ShardLevel::optimizer},
+                                    {4, ShardLevel::gradients},
+                                    {2, ShardLevel::parameters}}) {
     std::vector<Course> courses(static_cast<size_t>(size));
-    lockstep::testing::run_ranks(size, [&](Communicator& communicator) {
-      courses[static_cast<size_t>(communicator.rank())] = train_in_f16(communicator);
+    lockstep::testing::run_ranks(size, [&, level = level](Communicator& communicator) {
+      courses[static_cast<size_t>(communicator.rank())] =
+          train_in_f16(communicator, {.shard = level});
     });
     for (const Course& course : courses) {
       EXPECT_EQ(course.stepped, (std::vector<bool>{true, true, false, true, true, true}));
@@ -126,7 +131,7 @@ double bytes_for_a_parameter(const Precision& precision) {
   return 4 + 4 + 8 + (precision.half ? 2 : 0);
 }
 
-// 4.48 MiB in f32, of which the allocator makes 4.5: it rounds up to an eighth of a power of two.
+// 4.48 MiB in f32, of which the allocator makes 4.5: it rounds up to a 32nd of a power of two.
 struct Wide : Layer<Wide> {
   Linear in{256, 1024}, middle{1024, 768}, out{768, 160};
   Tensor forward(const Tensor& x) { return out(gelu(middle(gelu(in(x))))); }

@@ -8,6 +8,7 @@
 
 #include "lockstep/nn/blocks.h"
 #include "lockstep/nn/optim.h"
+#include "lockstep/nn/parallel/sync_batch_norm.h"
 #include "support/thread_ranks.h"
 #include "unit/nn/sharding_testing.h"
 
@@ -289,6 +290,51 @@ TEST(Sharding, ValuesAreGatheredInTheDtypeTheyAreReadIn) {
       SCOPED_TRACE(concat({"level ", static_cast<int>(level)}));
       expect_close(found, expected, 1e-3);
     });
+  }
+}
+
+struct Normed : Layer<Normed> {
+  Linear in{6, 8};
+  BatchNorm1d norm{8};
+  std::vector<Linear> out;
+  Normed() { out.emplace_back(8, 4); }
+  Tensor forward(const Tensor& x) { return out[0](relu(norm(in(x)))); }
+  void visit(Visitor& v) override {
+    v("in", in);
+    v("norm", norm);
+    v("out", out);
+  }
+};
+
+TEST(Sharding, BatchNormSharesItsStatistics) {
+  Values expected;
+  std::vector<double> expected_mean;
+  for (ShardLevel level : kLevels) {
+    for (int ranks : {1, 3}) {
+      std::mutex mutex;
+      run_ranks(ranks, [&](Communicator& communicator) {
+        Normed net;
+        synchronize_batch_norm(net, communicator);
+        DistributedDataParallel ddp(net, communicator, options_of(level));
+        optim::SGD sgd(net.parameters(), {.learning_rate = 0.1, .momentum = 0.9});
+        const int64_t share = 12 / communicator.size();
+        for (int step = 0; step < 5; ++step) {
+          sgd.zero_grad();
+          const Array x = lockstep::testing::random_array({12, 6}, 70 + step);
+          const Array own = x.narrow(0, communicator.rank() * share, share);
+          mean(square(net(Tensor(own)))).backward();
+          ddp.finish();
+          sgd.step();
+        }
+        const Values found = testing_data_parallel::values_of(net);
+        const auto mean = net.norm.running_mean.array().to_vector<double>();
+        const std::lock_guard lock(mutex);
+        if (expected.empty()) expected = found, expected_mean = mean;
+        SCOPED_TRACE(concat({"level ", static_cast<int>(level), ", ", ranks, " ranks"}));
+        expect_close(found, expected, 1e-10);
+        for (size_t i = 0; i < mean.size(); ++i) EXPECT_NEAR(mean[i], expected_mean[i], 1e-12);
+      });
+    }
   }
 }
 
