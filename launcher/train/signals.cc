@@ -9,13 +9,23 @@ constexpr std::array kSignals = {SIGTERM, SIGINT, SIGUSR1};
 
 // A signal handler can reach nothing but globals; these are the process's.
 volatile std::sig_atomic_t requested_signal = 0;
+volatile std::sig_atomic_t termination_is_delayed = 0;
+volatile std::sig_atomic_t terminates = 0;
 
-void on_signal(int signal) {
-  if (requested_signal != 0) _exit(128 + signal);
-  requested_signal = signal;
+void terminate_late(int) {
+  terminates = 1;
+  alarm(1);
 }
 
-void terminate_late(int) { alarm(1); }
+void on_signal(int signal) {
+  if (requested_signal == 0) {
+    requested_signal = signal;
+  } else if (signal == SIGTERM && termination_is_delayed != 0 && terminates == 0) {
+    terminate_late(signal);
+  } else {
+    _exit(128 + signal);
+  }
+}
 
 void terminate_now(int) { _exit(128 + SIGTERM); }
 
@@ -54,10 +64,15 @@ std::optional<int> StopSignals::requested() const {
 }
 
 DelayedTermination::DelayedTermination() {
+  termination_is_delayed = 1;
+  terminates = 0;
   install(SIGALRM, terminate_now);
   before_ = install(SIGTERM, terminate_late);
 }
 
-DelayedTermination::~DelayedTermination() { sigaction(SIGTERM, &before_, nullptr); }
+DelayedTermination::~DelayedTermination() {
+  termination_is_delayed = 0;
+  sigaction(SIGTERM, &before_, nullptr);
+}
 
 }  // namespace lockstep::train

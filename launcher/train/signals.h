@@ -7,7 +7,8 @@
 namespace lockstep::train {
 
 // While one lives, SIGTERM, SIGINT and SIGUSR1 ask for a stop after the current step; a second one
-// ends the process at once with 128 + its number. One per process.
+// ends the process at once with 128 + its number, or a second late where it is a SIGTERM that
+// DelayedTermination delays. One per process.
 class StopSignals {
  public:
   StopSignals();

@@ -58,5 +58,34 @@ TEST(Signals, DelayedTerminationLeavesASecondToSpeak) {
   EXPECT_LT(taken.count(), 5);
 }
 
+// As when a rank fails while all are saving what a stop was asked for.
+TEST(Signals, DelayedTerminationComesLateAfterARequest) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EXIT(
+      {
+        const DelayedTermination delayed;
+        const StopSignals stop;
+        raise(SIGUSR1);
+        raise(SIGTERM);
+        for (;;) pause();
+      },
+      testing::ExitedWithCode(128 + SIGTERM), "");
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  EXPECT_GE(taken.count(), 0.9);
+  EXPECT_EXIT(
+      {
+        const DelayedTermination delayed;
+        const StopSignals stop;
+        raise(SIGUSR1);
+        raise(SIGTERM);
+        raise(SIGTERM);
+        for (;;) pause();
+      },
+      testing::ExitedWithCode(128 + SIGTERM), "");
+  const std::chrono::duration<double> both = std::chrono::steady_clock::now() - start;
+  EXPECT_LT(both.count(), taken.count() + 0.9);
+}
+
 }  // namespace
 }  // namespace lockstep::train
