@@ -104,11 +104,7 @@ JobWatch::JobWatch(Communicator& communicator, const World& world, Options optio
   } catch (const Error& failure) {
     error = failure.what();
   }
-  // The others wait for who is still connecting.
-  const milliseconds before = communicator.timeout();
-  if (before.count() > 0) communicator.set_timeout(before + client.connect_within);
   agree_on(communicator, "watch", error, 1);
-  communicator.set_timeout(before);
 }
 
 JobWatch::~JobWatch() = default;
