@@ -15,8 +15,9 @@ bool is_number(std::string_view text) {
 std::string block_of(std::string_view parameter) {
   size_t begin = 0;
   for (size_t dot = parameter.find('.'); dot != parameter.npos; dot = parameter.find('.', begin)) {
-    if (is_number(parameter.substr(begin, dot - begin)))
+    if (is_number(parameter.substr(begin, dot - begin))) {
       return std::string(parameter.substr(0, dot));
+    }
     begin = dot + 1;
   }
   return std::string(parameter.substr(0, begin == 0 ? 0 : begin - 1));

@@ -16,7 +16,9 @@ namespace lockstep::nn {
 //     loss = …;
 //   }
 //
-// One copy for each memory that parameters lie in: of those of data parallelism one for all.
+// One copy for each memory that parameters lie in: of those of data parallelism one for all, of
+// sharded ones one a bucket. Where parameters themselves are sharded, give it to
+// DataParallelOptions::copies, or each rank will keep the whole model in 16 bits.
 // Converted again at the first use after the values have changed, unless the optimizer that changes
 // them writes it as well (Optimizer::set_copies).
 // Gradients flow to the f32 parameters. Parameters that are seated elsewhere later move over by
