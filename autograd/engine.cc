@@ -1,6 +1,7 @@
 #include "lockstep/autograd/engine.h"
 
 #include <algorithm>
+#include <typeinfo>
 
 #include "lockstep/autograd/anomaly.h"
 #include "lockstep/autograd/hooks.h"
@@ -164,9 +165,9 @@ void Engine::run_closure(Node& node) {
   Gradients sink(*this, node);
   try {
     node.run(gradients, sink);
-  } catch (const OutOfMemory&) {
-    throw;
   } catch (const Error& error) {
+    // One of a kind of its own (out of memory, a collective) means something to who catches it.
+    if (typeid(error) != typeid(Error)) throw;
     throw Error(concat({"backward of ", node.name(), ": ", error.what()}));
   }
 }

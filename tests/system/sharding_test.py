@@ -5,7 +5,7 @@ import itertools
 import json
 import unittest
 
-from programs import BUILD, GPT, SystemTest, launch, losses, run
+from programs import BUILD, GPT, SystemTest, events, launch, losses, mpirun, run
 
 MODEL = ["--layers", "3", "--heads", "2", "--width", "48", "--context", "32"]
 LEVELS = ("none", "optimizer", "gradients", "parameters")
@@ -92,13 +92,18 @@ class Sharding(SystemTest):
         self.train(2, "sharded", *flags, "--shard", "parameters")
 
     def test_a_rank_that_fails_takes_the_others_with_it(self):
-        # Gradients are planted with a limit that only one micro-batch exceeds: all leave together.
         for level in LEVELS[1:]:
             with self.subTest(level=level):
-                result = run(launch(2, *self.command(f"fails-{level}", "--steps", "2", "--shard", level,
-                                                     "--memory-limit", "1MiB")), timeout=60)
+                flags = ["--steps", "2", "--shard", level]
+                self.train(2, f"well-{level}", *flags)
+                step = events(self.folder / f"well-{level}" / "metrics.jsonl", "step")[0]
+                command = self.command(f"fails-{level}", *flags)
+                # Less than a step takes, and on rank 1 alone.
+                limit = ["--memory-limit", int(0.95 * step["memory_bytes"])]
+                result = run([*mpirun(1, *command), ":", "-n", "1", *command, *limit], timeout=60)
                 self.assertNotEqual(result.returncode, 0)
-                self.assertIn("memory", result.stderr)
+                self.assertRegex(result.stderr, r"rank 1( has failed in|:) step 1, phase \w+: out of memory")
+                self.assertNotIn("rank 0 has failed", result.stderr)
 
     def test_bad_flags(self):
         result = run([*self.command("x", "--steps", "1", "--shard", "optimizer", "--bucket-mb", "auto")])

@@ -238,6 +238,24 @@ TEST(EngineErrors, AFailedPassLeavesNoState) {
   EXPECT_DOUBLE_EQ(x.grad().item(), 2);
 }
 
+struct OwnKind : Error {
+  using Error::Error;
+};
+
+// Who catches it knows it by its type: a collective that failed, memory that ran out.
+TEST(EngineErrors, OneOfItsOwnKindStaysOne) {
+  const Tensor x = Tensor::variable(Array::full({2}, 1, DType::f64));
+  const Tensor y =
+      record({"fragile"}, kernels::copy(x.value()), {&x},
+             [](const Tensor&, Gradients&) { throw OwnKind("broken in its own way"); });
+  try {
+    y.backward(Tensor(Array::full({2}, 1, DType::f64)));
+    FAIL() << "no error";
+  } catch (const OwnKind& error) {
+    EXPECT_STREQ(error.what(), "broken in its own way");
+  }
+}
+
 TEST(NoGradMode, NothingIsRecorded) {
   const Tensor x = variable(2);
   {
