@@ -1,12 +1,14 @@
 # Libraries that come without a CMake package, or whose package asks for more than is used here
-# (oneDNN's for OpenCL). Each component NAME (dnnl, pcre2, xxhash) becomes the imported target
+# (oneDNN's for OpenCL). Each component NAME (cudnn, dnnl, nccl, pcre2, xxhash) becomes the imported target
 # LockstepLibraries::NAME. The installed package has a copy of this file.
 include(FindPackageHandleStandardArgs)
 
 function(lockstep_find_library name)
   string(TOUPPER LOCKSTEP_${name} variable)
-  find_path(${variable}_INCLUDE ${name}.h)
-  find_library(${variable} NAMES ${name} ${name}-8)  # pcre2-8: of 8-bit characters
+  # CUDAToolkit's folders are empty where it was not looked for.
+  find_path(${variable}_INCLUDE ${name}.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(${variable} NAMES ${name} ${name}-8  # pcre2-8: of 8-bit characters
+               HINTS ${CUDAToolkit_LIBRARY_DIR})
   mark_as_advanced(${variable} ${variable}_INCLUDE)
   if(NOT ${variable} OR NOT ${variable}_INCLUDE)
     return()

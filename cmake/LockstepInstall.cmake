@@ -20,11 +20,11 @@ install(FILES ${PROJECT_BINARY_DIR}/lockstepConfig.cmake
 set(targets lockstep_library lockstep_flags)
 foreach(layer IN LISTS LOCKSTEP_LAYERS)
   list(APPEND targets lockstep_${layer})
-  # Kernels, what is behind the plugin, and the command are for Lockstep's own sources; so is what
+  # Kernels, what is behind the plugins, and the command are for Lockstep's own sources; so is what
   # includes CLI11.
   install(DIRECTORY ${layer} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep
           FILES_MATCHING PATTERN "*.h"
-          REGEX "/(runtime/cpu|collectives/mpi|launcher/supervise)$" EXCLUDE
+          REGEX "/(runtime/cpu|runtime/cuda|collectives/mpi|collectives/nccl|launcher/supervise)$" EXCLUDE
           REGEX "/launcher/(flags/command_node|lockstep)\\.h$" EXCLUDE)
 endforeach()
 install(FILES launcher/lockstep.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/lockstep)
@@ -32,6 +32,9 @@ install(TARGETS ${targets} EXPORT lockstep INCLUDES DESTINATION ${CMAKE_INSTALL_
 install(TARGETS lockstep)
 if(TARGET lockstep_mpi)
   install(TARGETS lockstep_mpi LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
+if(TARGET lockstep_cuda AND NOT LOCKSTEP_CUDA_EXCLUDED)
+  install(TARGETS lockstep_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endif()
 install(EXPORT lockstep NAMESPACE lockstep:: FILE lockstepTargets.cmake DESTINATION ${package})
 export(EXPORT lockstep NAMESPACE lockstep:: FILE ${PROJECT_BINARY_DIR}/lockstepTargets.cmake)

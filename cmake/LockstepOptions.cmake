@@ -1,12 +1,15 @@
 set(LOCKSTEP_MPI AUTO CACHE STRING "MPI transport: AUTO, ON or OFF")
 set_property(CACHE LOCKSTEP_MPI PROPERTY STRINGS AUTO ON OFF)
+set(LOCKSTEP_CUDA AUTO CACHE STRING "CUDA and NCCL: ON, OFF, or AUTO: where there is a GPU and what it takes")
+set_property(CACHE LOCKSTEP_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(LOCKSTEP_CUDA_ARCHITECTURES "80-real;90" CACHE STRING
+    "compute capabilities to compile kernels for; the last one also as PTX, for later ones")
 set(LOCKSTEP_SANITIZER "" CACHE STRING "address or thread: build everything with that sanitizer")
 option(LOCKSTEP_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(LOCKSTEP_INSTALL "Install Lockstep as a library" ${PROJECT_IS_TOP_LEVEL})
 
-# The plain form of the CPU kernels: loops of our own instead of oneDNN, which ThreadSanitizer does
-# not see into.
-set(LOCKSTEP_PLAIN_KERNELS OFF)
+# ThreadSanitizer does not see into oneDNN.
+option(LOCKSTEP_PLAIN_KERNELS "CPU kernels of our own loops, without oneDNN: slower" OFF)
 if(LOCKSTEP_SANITIZER STREQUAL "thread")
   set(LOCKSTEP_PLAIN_KERNELS ON)
 endif()

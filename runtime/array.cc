@@ -1,6 +1,9 @@
 #include "lockstep/runtime/array.h"
 
+#include <algorithm>
+
 #include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/kernels.h"
 
 namespace lockstep {
@@ -31,7 +34,20 @@ Array Array::from_bytes(const void* values, size_t count, DType dtype, Shape sha
                  " values for an array of shape ", shape);
   Array result = empty(shape, dtype, device);
   backend_of(device).copy_from_host(result.data(), values, result.bytes());
+  if (dtype == DType::i64 && device.kind != DeviceKind::cpu) {
+    result.know_extent({static_cast<const int64_t*>(values), count});
+  }
   return result;
+}
+
+void Array::know_extent(std::span<const int64_t> values) const {
+  if (values.empty()) return;
+  Storage::Extent extent{values[0], values[0]};
+  for (int64_t value : values) {
+    extent.smallest = std::min(extent.smallest, value);
+    extent.largest = std::max(extent.largest, value);
+  }
+  storage_->set_known_extent(extent);
 }
 
 bool Array::contiguous() const {
@@ -203,13 +219,29 @@ Array Array::try_view(const Shape& shape) const {
 
 Array Array::reshape(const Shape& shape) const {
   if (Array window = try_view(shape)) return window;
+  const Operation operation("reshape");
   Array copy = empty(shape_, dtype_, device());
   backend_of(device()).kernels().copy(view(), copy.view());
   return copy.try_view(shape);
 }
 
+Array Array::to_host() const {
+  if (device().kind == DeviceKind::cpu) return *this;
+  Backend& backend = backend_of(device());
+  Array dense = *this;
+  if (!contiguous()) {
+    const Operation operation("copy");
+    dense = empty(shape_, dtype_, device());
+    backend.kernels().copy(view(), dense.view());
+  }
+  Array host = empty(shape_, dtype_);
+  backend.copy_to_host(host.data(), dense.data(), dense.bytes());
+  return host;
+}
+
 template <class T>
 std::vector<T> Array::to_vector() const {
+  if (device().kind != DeviceKind::cpu) return to_host().to_vector<T>();
   Array host = empty(shape_, dtype_of<T>, device());
   Backend& backend = backend_of(device());
   backend.kernels().copy(view(), host.view());

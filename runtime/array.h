@@ -61,6 +61,9 @@ class Array {
   // Same storage, and the same window on it.
   bool same_window(const Array& other) const;
 
+  // Tells the storage, which has no other values, between which these lie (Storage::known_extent).
+  void know_extent(std::span<const int64_t> values) const;
+
   // First element. The device's own address space.
   void* data() const;
   // `data` with the dtype checked.
@@ -84,6 +87,9 @@ class Array {
   Array reshape(const Shape& shape) const;  // copies where it must
   Array try_view(const Shape& shape) const;
 
+  // The values in memory of the host: itself where they are, or row-major there. Waits for the
+  // device.
+  Array to_host() const;
   // The values on the host, converted to T, row-major. Waits for the device.
   template <class T>
   std::vector<T> to_vector() const;

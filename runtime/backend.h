@@ -35,8 +35,13 @@ class Backend {
   virtual Device device() const = 0;
   virtual Kernels& kernels() = 0;
 
-  // 64-byte aligned, not initialised. Throws OutOfMemory naming size, what is in use and the limit.
-  virtual void* allocate(size_t bytes) = 0;
+  // What it is, for logs: "NVIDIA H100 80GB HBM3, compute capability 9.0".
+  virtual std::string description() const = 0;
+
+  // 64-byte aligned, not initialised. `holder`, of static duration, names who will hold it (an op);
+  // null: nobody says. Throws OutOfMemory naming the holder, the size, what is in use and the
+  // limit.
+  virtual void* allocate(size_t bytes, const char* holder) = 0;
   virtual void deallocate(void* data, size_t bytes) = 0;
   // Memory that somebody brings counts as in use here too, and against the limit (OutOfMemory);
   // negative when it goes.
@@ -50,10 +55,18 @@ class Backend {
   virtual void copy_to_host(void* to, const void* from, size_t bytes) = 0;
   // Waits for everything this thread has queued on the device.
   virtual void synchronize() = 0;
+  // The stream on which kernels are queued, as the device's library calls it; null on the CPU.
+  virtual void* stream() { return nullptr; }
 };
 
 // The backend of a device; one per process and device, opened on first need. Throws Error when the
 // device's library or the device itself is missing.
 Backend& backend_of(Device device);
+
+// How many devices of CUDA this process sees. Throws Error where the device's library is missing.
+int visible_gpus();
+
+// Whether this machine seems to have a GPU, so that its library is worth opening.
+bool has_gpu();
 
 }  // namespace lockstep

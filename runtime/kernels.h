@@ -129,6 +129,9 @@ class Kernels {
   // c[..., m, n] = a[..., m, k] @ b[..., k, n] + beta * c. Equal leading dimensions (stride 0 where
   // broadcast). Of the last two strides of each one is 1 and the other at least the dimension.
   virtual void matmul(const View& a, const View& b, const View& c, double beta) = 0;
+  // y [rows, out] = x [rows, in] @ w' + bias: w [out, in] and bias [out], or without data; of one
+  // dtype, y contiguous.
+  virtual void linear(const View& x, const View& w, const View& bias, const View& y) = 0;
 
   // Cross-correlation, as deep learning calls convolution: x [batch, in, spatial…],
   // w [out, in / groups, spatial…], y [batch, out, spatial…]; any strides (images are usually
@@ -217,6 +220,8 @@ class Kernels {
   // Sum of squares of a contiguous floating view, in double, in an order that depends on its length
   // alone. Infinity or NaN among the values shows as such in the result.
   virtual double sum_of_squares(const View& x) = 0;
+  // The same of each of several, with one wait for all.
+  virtual void sums_of_squares(const View* x, int count, double* sums) = 0;
 };
 
 }  // namespace lockstep

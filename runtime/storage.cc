@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/error.h"
 
 namespace lockstep {
@@ -20,7 +21,7 @@ Ref<Storage> Storage::allocate(Device device, size_t bytes) {
     void* data = static_cast<char*>(block) + kHeaderBytes;
     return Ref<Storage>(new (block) Storage(device, data, bytes, true));
   }
-  void* data = backend_of(device).allocate(bytes);
+  void* data = backend_of(device).allocate(bytes, context().operation);
   return Ref<Storage>(new Storage(device, data, bytes, false));
 }
 
@@ -39,7 +40,7 @@ void Storage::release_memory() {
 }
 
 void Storage::attach() {
-  if (data_ == nullptr) data_ = backend_of(device_).allocate(bytes_);
+  if (data_ == nullptr) data_ = backend_of(device_).allocate(bytes_, context().operation);
 }
 
 Ref<Storage> Storage::unguarded() {

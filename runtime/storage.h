@@ -50,6 +50,19 @@ class Storage final : public RefCounted {
   // The same memory under another name, without a guard: for who fills it.
   Ref<Storage> unguarded();
 
+  // Between which integers all values lie, where somebody has said so and nothing was written
+  // since: then a device need not be waited for to know.
+  struct Extent {
+    int64_t smallest;
+    int64_t largest;
+  };
+  const Extent* known_extent() const {
+    return known_ && known_->version == version() ? &known_->extent : nullptr;
+  }
+  void set_known_extent(Extent extent) {
+    known_ = std::make_unique<KnownExtent>(KnownExtent{extent, version()});
+  }
+
   uint64_t version() const { return version_.load(std::memory_order_relaxed); }
   void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
 
@@ -60,6 +73,11 @@ class Storage final : public RefCounted {
   void destroy() override;
   void ask_guard() const;
 
+  struct KnownExtent {
+    Extent extent;
+    uint64_t version;
+  };
+
   void* data_;
   size_t bytes_;
   std::atomic<uint64_t> version_{0};
@@ -67,6 +85,7 @@ class Storage final : public RefCounted {
   bool inline_;  // header and data share one block
   std::function<void()> give_back_;
   std::shared_ptr<StorageGuard> guard_;
+  std::unique_ptr<const KnownExtent> known_;
 };
 
 }  // namespace lockstep

@@ -46,7 +46,8 @@ class Memory {
  public:
   explicit Memory(int64_t bytes)
       : bytes_(static_cast<size_t>(bytes)),
-        data_(static_cast<char*>(bytes == 0 ? nullptr : backend_of({}).allocate(bytes_))) {}
+        data_(static_cast<char*>(bytes == 0 ? nullptr
+                                            : backend_of({}).allocate(bytes_, "convolution"))) {}
   ~Memory() {
     if (data_ != nullptr) backend_of({}).deallocate(data_, bytes_);
   }

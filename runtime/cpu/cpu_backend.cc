@@ -41,9 +41,13 @@ CpuBackend::CpuBackend(std::unique_ptr<Kernels> kernels)
 
 CpuBackend::~CpuBackend() { trim(); }
 
-void* CpuBackend::allocate(size_t bytes) {
+std::string CpuBackend::description() const {
+  return concat({"CPU, instruction level ", cpu::name_of(cpu::chosen_level())});
+}
+
+void* CpuBackend::allocate(size_t bytes, const char* holder) {
   const std::lock_guard lock(mutex_);
-  if (bytes > kAddressSpace) fail_out_of_memory(bytes);
+  if (bytes > kAddressSpace) fail_out_of_memory(bytes, holder);
   const SizeClass size = class_of(bytes);
   ++statistics_.allocations;
   void* block = nullptr;
@@ -53,7 +57,7 @@ void* CpuBackend::allocate(size_t bytes) {
     free.pop_back();
   } else {
     block = take_from_system(size.bytes);
-    if (block == nullptr) fail_out_of_memory(bytes);
+    if (block == nullptr) fail_out_of_memory(bytes, holder);
   }
   note_in_use(static_cast<int64_t>(size.bytes));
   return block;
@@ -72,7 +76,7 @@ void CpuBackend::note_reserved(int64_t bytes) {
 
 void CpuBackend::account(int64_t bytes) {
   const std::lock_guard lock(mutex_);
-  if (bytes > 0 && !make_room(bytes)) fail_out_of_memory(static_cast<size_t>(bytes));
+  if (bytes > 0 && !make_room(bytes)) fail_out_of_memory(static_cast<size_t>(bytes), nullptr);
   note_in_use(bytes);
   note_reserved(bytes);
 }
@@ -120,11 +124,13 @@ void CpuBackend::trim_locked() {
   statistics_.reserved_bytes = statistics_.in_use_bytes;
 }
 
-void CpuBackend::fail_out_of_memory(size_t bytes) const {
+void CpuBackend::fail_out_of_memory(size_t bytes, const char* holder) const {
   const std::string limit = statistics_.limit_bytes > 0
                                 ? "the limit is " + std::to_string(statistics_.limit_bytes)
                                 : "the system has no more";
-  throw OutOfMemory(concat({"out of memory on cpu: ", bytes, " bytes asked for, ",
+  const std::string asked = holder == nullptr ? concat({bytes, " bytes asked for"})
+                                              : concat({holder, " asked for ", bytes, " bytes"});
+  throw OutOfMemory(concat({"out of memory on cpu: ", asked, ", ",
                             static_cast<long>(statistics_.in_use_bytes), " in use, ", limit}));
 }
 

@@ -20,7 +20,8 @@ class CpuBackend final : public Backend {
   Device device() const override { return {}; }
   Kernels& kernels() override { return *kernels_; }
 
-  void* allocate(size_t bytes) override;
+  std::string description() const override;
+  void* allocate(size_t bytes, const char* holder) override;
   void deallocate(void* data, size_t bytes) override;
   void account(int64_t bytes) override;
   void trim() override;
@@ -37,7 +38,7 @@ class CpuBackend final : public Backend {
   bool make_room(int64_t bytes);
   void* take_from_system(size_t block_bytes);
   void trim_locked();
-  [[noreturn]] void fail_out_of_memory(size_t bytes) const;
+  [[noreturn]] void fail_out_of_memory(size_t bytes, const char* holder) const;
 
   std::unique_ptr<Kernels> kernels_;
   mutable std::mutex mutex_;                // guards all below

@@ -59,6 +59,10 @@ void CpuKernels::reduce(ReduceOp op, const View& x, const View& y, double beta) 
 
 bool CpuKernels::multiplies_in(DType dtype) const { return cpu::multiplies_in(dtype); }
 
+void CpuKernels::linear(const View& x, const View& w, const View& bias, const View& y) {
+  cpu::linear(loops_, x, w, bias, y);
+}
+
 void CpuKernels::matmul(const View& a, const View& b, const View& c, double beta) {
   cpu::matmul(loops_, a, b, c, beta);
 }
@@ -213,5 +217,9 @@ void CpuKernels::update(int op, const UpdateRun* runs, int count) {
 }
 
 double CpuKernels::sum_of_squares(const View& x) { return cpu::sum_of_squares(loops_, x); }
+
+void CpuKernels::sums_of_squares(const View* x, int count, double* sums) {
+  for (int i = 0; i < count; ++i) sums[i] = cpu::sum_of_squares(loops_, x[i]);
+}
 
 }  // namespace lockstep::cpu

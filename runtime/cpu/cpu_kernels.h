@@ -24,6 +24,7 @@ class CpuKernels final : public Kernels {
   void scale_add(double alpha, const View& x, double beta, const View& y) override;
   void reduce(ReduceOp op, const View& x, const View& y, double beta) override;
   void matmul(const View& a, const View& b, const View& c, double beta) override;
+  void linear(const View& x, const View& w, const View& bias, const View& y) override;
   void arg_reduce(bool largest, const View& x, int dim, const View& index) override;
   void recurrence(const View& a, const View& b, int dim, bool reverse, const View& s) override;
   void sort(const View& x, bool descending, const View& index) override;
@@ -75,6 +76,7 @@ class CpuKernels final : public Kernels {
   void normal(const View& y, double mean, double deviation, RandomKey key, uint64_t first) override;
   void update(int op, const UpdateRun* runs, int count) override;
   double sum_of_squares(const View& x) override;
+  void sums_of_squares(const View* x, int count, double* sums) override;
 
  private:
   const Loops& loops_;

@@ -201,4 +201,15 @@ void matmul(const Loops& loops, const View& a, const View& b, const View& c, dou
   }
 }
 
+void linear(const Loops& loops, const View& x, const View& w, const View& bias, const View& y) {
+  if (bias.data != nullptr) {
+    View each_row = y;
+    each_row.data = bias.data;
+    each_row.strides[0] = 0;
+    each_row.strides[1] = bias.strides[0];
+    copy(loops, each_row, y);
+  }
+  matmul(loops, x, transposed(w), y, bias.data == nullptr ? 0 : 1);
+}
+
 }  // namespace lockstep::cpu

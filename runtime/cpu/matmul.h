@@ -9,5 +9,7 @@ namespace lockstep::cpu {
 // too, where it is fast at them (multiplies_in), else they are converted to f32 around it; integers
 // are multiplied by a plain loop.
 void matmul(const Loops& loops, const View& a, const View& b, const View& c, double beta);
+// Kernels::linear.
+void linear(const Loops& loops, const View& x, const View& w, const View& bias, const View& y);
 
 }  // namespace lockstep::cpu

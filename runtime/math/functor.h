@@ -6,16 +6,13 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lockstep/runtime/host_device.h"
+
 // The maths of elementwise ops, read by both compilers. A functor has a name, a value and a
 // derivative, written once and generic in its operand type T: float, double and (some) int64_t in
 // kernels, Probe to find what a derivative reads, and autograd's Tensor to record a derivative as a
 // formula. So literals are T(0.5), conditions are joined with `&`, branches are
 // select(condition, a, b), and a branch that may be infinite gets a safe operand inside.
-#if defined(__CUDACC__)
-#define LOCKSTEP_HD __host__ __device__ __forceinline__
-#else
-#define LOCKSTEP_HD __attribute__((always_inline)) inline
-#endif
 
 namespace lockstep::math {
 

@@ -1,5 +1,6 @@
 #include "lockstep/runtime/ops/channels.h"
 
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "lockstep/runtime/ops/rows.h"
 
@@ -38,6 +39,7 @@ View view_or_none(const Array& x) { return x ? x.view() : View(); }
 }  // namespace
 
 ChannelMoments channel_moments(const Array& x) {
+  const Operation operation("batch_norm");
   ChannelMoments result{of_channels(x), of_channels(x)};
   of(x).channel_moments(as_channels(x).view(), result.mean.view(), result.variance.view());
   return result;
@@ -45,6 +47,7 @@ ChannelMoments channel_moments(const Array& x) {
 
 Array channel_affine(const Array& x, const Array& scale, const Array& shift, const Array& dy,
                      const Array& dy_scale) {
+  const Operation operation("batch_norm");
   const Array in = as_channels(x), upstream = dy ? as_channels(dy) : Array();
   const Array y = empty_like(x);
   of(x).channel_affine(in.view(), scale.view(), shift.view(), view_or_none(upstream),
@@ -53,6 +56,7 @@ Array channel_affine(const Array& x, const Array& scale, const Array& shift, con
 }
 
 ChannelSums channel_gradient_sums(const Array& dy, const Array& x, const Array& mean) {
+  const Operation operation("batch_norm backward");
   ChannelSums sums{of_channels(x), of_channels(x)};
   of(x).channel_gradient_sums(as_channels(dy).view(), as_channels(x).view(), mean.view(),
                               sums.dy.view(), sums.products.view());

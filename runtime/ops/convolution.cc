@@ -3,6 +3,7 @@
 #include <numeric>
 #include <vector>
 
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::kernels {
@@ -67,6 +68,7 @@ Array empty_image(const ImageLayout& layout, DType dtype, Device device) {
 }
 
 Array channels_last(const char* name, const Array& x) {
+  const Operation operation(name);
   LOCKSTEP_CHECK(x, name, ": an empty tensor, expected one with values");
   LOCKSTEP_CHECK(x.rank() >= 3 && x.rank() <= 5, name, ": shape ", x.shape(),
                  ", expected [batch, channels, spatial…] of rank 3 to 5");
@@ -113,6 +115,7 @@ int64_t window_count(const char* name, const Array& x, int64_t size, const Windo
 
 Array convolution(const char* name, const Array& x, const Array& w, const WindowOptions& options,
                   const ImageLayout& y) {
+  const Operation operation(name);
   check_operands(name, x, w);
   check_shapes(name, {x.shape(), w.shape(), y.shape}, options);
   Array result = empty_image(y, x.dtype(), x.device());
@@ -122,6 +125,7 @@ Array convolution(const char* name, const Array& x, const Array& w, const Window
 
 Array convolution_input_gradient(const char* name, const Array& dy, const Array& w,
                                  const WindowOptions& options, const ImageLayout& x) {
+  const Operation operation(name);
   check_operands(name, dy, w);
   check_shapes(name, {x.shape, w.shape(), dy.shape()}, options);
   Array result = empty_image(x, dy.dtype(), dy.device());
@@ -131,6 +135,7 @@ Array convolution_input_gradient(const char* name, const Array& dy, const Array&
 
 Array convolution_weight_gradient(const char* name, const Array& dy, const Array& x,
                                   const WindowOptions& options, const Shape& w, Into into) {
+  const Operation operation(name);
   check_operands(name, dy, x);
   check_shapes(name, {x.shape(), w, dy.shape()}, options);
   into = accept(into, w, x.dtype(), x.device());
@@ -140,6 +145,7 @@ Array convolution_weight_gradient(const char* name, const Array& dy, const Array
 }
 
 Maxima max_pool(const Array& x, const WindowOptions& options, const Shape& y) {
+  const Operation operation("max_pool");
   int64_t pixels = 1;
   for (int i = 2; i < x.rank(); ++i) pixels *= x.dim(i);
   LOCKSTEP_CHECK(pixels < int64_t{1} << 31, "max_pool: input of shape ", x.shape(),
@@ -152,6 +158,7 @@ Maxima max_pool(const Array& x, const WindowOptions& options, const Shape& y) {
 }
 
 Array resample(const Array& x, int dim, const SparseMatrix& matrix, int64_t rows) {
+  const Operation operation("resample");
   ImageLayout layout = layout_of(x);
   layout.shape[dim] = rows;
   Array y = empty_image(layout, x.dtype(), x.device());

@@ -1,5 +1,6 @@
 #include "lockstep/runtime/ops/elementwise.h"
 
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/ops/layout.h"
 
 namespace lockstep::kernels {
@@ -30,6 +31,7 @@ View view_or_none(const Array& x, const Shape& shape) {
 
 Array unary(const char* name, Elementwise op, const Array& x) {
   LOCKSTEP_CHECK(x, name, ": an empty array");
+  const Operation operation(name);
   Array y = empty_elementwise({&x}, x.shape(), x.dtype(), x.device());
   if (same_channels_last({&x, &y})) {
     of(x).unary(op, run_of(x), run_of(y));
@@ -40,6 +42,7 @@ Array unary(const char* name, Elementwise op, const Array& x) {
 }
 
 Array unary_backward(Elementwise op, const Array& x, const Array& y, const Array& dy, Into into) {
+  const Operation operation("elementwise backward");
   if (!into) into.destination = empty_elementwise({&dy}, dy.shape(), dy.dtype(), dy.device());
   into = accept(into, dy.shape(), dy.dtype(), dy.device());
   const Array& dx = into.destination;
@@ -54,6 +57,7 @@ Array unary_backward(Elementwise op, const Array& x, const Array& y, const Array
 
 Array binary(const char* name, Elementwise op, const Array& a, const Array& b) {
   check_pair(name, a, b);
+  const Operation operation(name);
   const Shape shape =
       a.shape() == b.shape() ? a.shape() : broadcast_shapes(name, a.shape(), b.shape());
   Array out = empty_elementwise({&a, &b}, shape, a.dtype(), a.device());
@@ -67,6 +71,7 @@ Array binary(const char* name, Elementwise op, const Array& a, const Array& b) {
 
 Array binary_backward(Elementwise op, int operand, const Array& a, const Array& b, const Array& out,
                       const Array& dy, Into into) {
+  const Operation operation("elementwise backward");
   if (!into) into.destination = empty_elementwise({&dy}, dy.shape(), dy.dtype(), dy.device());
   into = accept(into, dy.shape(), dy.dtype(), dy.device());
   const Array& d = into.destination;
@@ -82,6 +87,7 @@ Array binary_backward(Elementwise op, int operand, const Array& a, const Array& 
 
 Array compare(const char* name, Elementwise op, const Array& a, const Array& b) {
   check_pair(name, a, b);
+  const Operation operation(name);
   const Shape shape = broadcast_shapes(name, a.shape(), b.shape());
   Array out = Array::empty(shape, DType::boolean, a.device());
   of(a).compare(op, a.expand(shape).view(), b.expand(shape).view(), out.view());
@@ -92,8 +98,11 @@ Array where(const Array& condition, const Array& a, const Array& b) {
   check_pair("where", a, b);
   LOCKSTEP_CHECK(condition.dtype() == DType::boolean, "where: the condition is ", condition.dtype(),
                  ", expected bool");
+  LOCKSTEP_CHECK(condition.device() == a.device(), "where: the condition is on ",
+                 condition.device().to_string(), ", the values on ", a.device().to_string());
   const Shape shape =
       broadcast_shapes("where", condition.shape(), broadcast_shapes("where", a.shape(), b.shape()));
+  const Operation operation("where");
   Array out = Array::empty(shape, a.dtype(), a.device());
   of(a).where(condition.expand(shape).view(), a.expand(shape).view(), b.expand(shape).view(),
               out.view());
@@ -103,14 +112,19 @@ Array where(const Array& condition, const Array& a, const Array& b) {
 Array contiguous(const Array& x) { return x.contiguous() ? x : copy(x); }
 
 Array copy(const Array& x) {
+  const Operation operation("copy");
   Array result = Array::empty(x.shape(), x.dtype(), x.device());
   of(x).copy(x.view(), result.view());
   return result;
 }
 
-Array cast(const Array& x, DType dtype) {
+Array cast(const Array& x, DType dtype, Into into) {
   if (x.dtype() == dtype) return x;
-  Array result = empty_elementwise({&x}, x.shape(), dtype, x.device());
+  const Operation operation("to");
+  if (!into || into.beta != 0) {
+    into = {empty_elementwise({&x}, x.shape(), dtype, x.device()), 0};
+  }
+  const Array result = accept(into, x.shape(), dtype, x.device()).destination;
   if (same_channels_last({&x, &result})) {
     of(x).copy(run_of(x), run_of(result));
   } else {
@@ -119,10 +133,22 @@ Array cast(const Array& x, DType dtype) {
   return result;
 }
 
+Array to_device(const Array& x, Device device) {
+  if (x.device() == device) return x;
+  const Operation operation("to");
+  const Array source = contiguous(x.to_host());
+  if (device.kind == DeviceKind::cpu) return source;
+  const Array result = Array::empty(x.shape(), x.dtype(), device);
+  backend_of(device).copy_from_host(result.data(), source.data(), source.bytes());
+  if (x.dtype() == DType::i64) {
+    result.know_extent({source.data<int64_t>(), static_cast<size_t>(source.elements())});
+  }
+  return result;
+}
+
 void copy_into(const Array& from, const Array& to) {
-  LOCKSTEP_CHECK(from.device() == to.device(), "copy_into: devices ", from.device().to_string(),
-                 " and ", to.device().to_string());
-  of(to).copy(from.expand(to.shape()).view(), to.view());
+  const Array near = to_device(from, to.device());
+  of(to).copy(near.expand(to.shape()).view(), to.view());
   to.storage()->bump_version();
 }
 
@@ -139,6 +165,7 @@ void scale_add(double alpha, const Array& x, double beta, const Array& y) {
 
 Array sum_to(const Array& x, const Shape& shape, Into into) {
   if (x.shape() == shape && !into) return x;
+  const Operation operation("sum");
   into = accept(into, shape, x.dtype(), x.device());
   Shape kept = shape;  // with x's rank
   while (kept.rank() < x.rank()) kept.insert(0, 1);
@@ -168,11 +195,25 @@ Array reduce(const char* name, ReduceOp op, const Array& x, std::span<const int>
     }
     if (!gone || keepdim) result.append(kept[i]);
   }
+  const Operation operation(name);
   into = accept(into, result, x.dtype(), x.device());
   const Array out = into.destination.try_view(kept);
   LOCKSTEP_CHECK(out, name, ": the destination of shape ", result, " is not dense");
   of(x).reduce(op, x.view(), out.view(), into.beta);
   return into.destination;
+}
+
+std::vector<double> sums_of_squares(std::span<const Array> arrays) {
+  std::vector<View> views;
+  for (const Array& array : arrays) {
+    LOCKSTEP_CHECK(array.device() == arrays[0].device(), "sums_of_squares: devices ",
+                   arrays[0].device().to_string(), " and ", array.device().to_string());
+    views.push_back(array.view());
+  }
+  std::vector<double> sums(views.size());
+  if (sums.empty()) return sums;
+  of(arrays[0]).sums_of_squares(views.data(), static_cast<int>(views.size()), sums.data());
+  return sums;
 }
 
 }  // namespace lockstep::kernels

@@ -27,8 +27,11 @@ Array where(const Array& condition, const Array& a, const Array& b);
 // A contiguous array of the same values: `x` itself where it is one.
 Array contiguous(const Array& x);
 Array copy(const Array& x);
-// `x` itself where it has that dtype.
-Array cast(const Array& x, DType dtype);
+// The values on `device`: `x` itself where they are. Waits for a device that they leave.
+Array to_device(const Array& x, Device device);
+// `x` itself where it has that dtype. An offer serves where it is to be overwritten.
+Array cast(const Array& x, DType dtype, Into into = {});
+// Converts the dtype, and brings the values to the device of `to`.
 void copy_into(const Array& from, const Array& to);
 void fill(const Array& x, double value);
 // y = alpha * x + beta * y; x broadcasts to y.
@@ -39,5 +42,8 @@ Array sum_to(const Array& x, const Shape& shape, Into into);
 // `dims` in the order given, or all when empty.
 Array reduce(const char* name, ReduceOp op, const Array& x, std::span<const int> dims, bool keepdim,
              Into into = {});
+
+// Of each of several contiguous floating arrays on one device, which is waited for once.
+std::vector<double> sums_of_squares(std::span<const Array> arrays);
 
 }  // namespace lockstep::kernels

@@ -1,5 +1,6 @@
 #include "lockstep/runtime/ops/index.h"
 
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::kernels {
@@ -13,8 +14,13 @@ Array as_index(const char* name, const Array& index, const Array& x) {
   return cast(index, DType::i64);
 }
 
+bool known_within(const Array& index, int64_t count) {
+  const Storage::Extent* known = index.storage()->known_extent();
+  return known != nullptr && known->smallest >= 0 && known->largest < count;
+}
+
 void check_range(const char* name, const Array& index, int64_t count) {
-  if (index.elements() == 0) return;
+  if (index.elements() == 0 || known_within(index, count)) return;
   int64_t smallest = 0, largest = 0;
   of(index).extent(contiguous(index).view(), &smallest, &largest);
   LOCKSTEP_CHECK(smallest >= 0 && largest < count, name, ": index ",
@@ -34,6 +40,7 @@ void check_fits(const char* name, const Array& index, const Array& x, int dim) {
 }  // namespace
 
 Array gather(const Array& x, int dim, const Array& index) {
+  const Operation operation("gather");
   check_fits("gather", index, x, dim);
   Array out = Array::empty(index.shape(), x.dtype(), x.device());
   of(x).gather(x.view(), dim, index.view(), out.view());
@@ -41,6 +48,7 @@ Array gather(const Array& x, int dim, const Array& index) {
 }
 
 void scatter_add(const Array& x, int dim, const Array& index, const Array& out) {
+  const Operation operation("scatter_add");
   check_fits("scatter_add", index, out, dim);
   LOCKSTEP_CHECK(
       index.shape() == x.shape() && x.dtype() == out.dtype() && x.device() == out.device(),
@@ -51,6 +59,7 @@ void scatter_add(const Array& x, int dim, const Array& index, const Array& out) 
 }
 
 Array nonzero(const char* name, const Array& mask) {
+  const Operation operation(name);
   LOCKSTEP_CHECK(mask.dtype() == DType::boolean, name, ": a mask of ", mask.dtype(),
                  ", expected bool");
   const Array dense = contiguous(mask);
@@ -61,6 +70,7 @@ Array nonzero(const char* name, const Array& mask) {
 }
 
 Array arg_reduce(const char* name, bool largest, const Array& x, int dim) {
+  const Operation operation(name);
   LOCKSTEP_CHECK(x.dim(dim) > 0, name, ": no elements in dimension ", dim, " of shape ", x.shape());
   Shape shape = x.shape();
   shape[dim] = 1;
@@ -70,6 +80,7 @@ Array arg_reduce(const char* name, bool largest, const Array& x, int dim) {
 }
 
 Array sort(const char* name, const Array& x, int dim, int64_t k, bool descending) {
+  const Operation operation(name);
   LOCKSTEP_CHECK(k >= 0 && k <= x.dim(dim), name, ": ", k, " elements of dimension ", dim,
                  " of shape ", x.shape());
   const Array last = x.transpose(dim, x.rank() - 1);
@@ -84,6 +95,7 @@ Array sort(const char* name, const Array& x, int dim, int64_t k, bool descending
 }
 
 Array recurrence(const Array& a, const Array& b, int dim, bool reverse) {
+  const Operation operation("recurrence");
   LOCKSTEP_CHECK(!a || (a.shape() == b.shape() && a.dtype() == b.dtype()), "recurrence: factors ",
                  a.dtype(), " ", a.shape(), " for terms ", b.dtype(), " ", b.shape());
   Array s = Array::empty(b.shape(), b.dtype(), b.device());

@@ -1,5 +1,6 @@
 #include "lockstep/runtime/ops/matmul.h"
 
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::kernels {
@@ -32,6 +33,7 @@ Shape with_matrix(Shape lead, int64_t rows, int64_t columns) {
 }  // namespace
 
 Array matmul(const Array& a, const Array& b, Into into) {
+  const Operation operation("matmul");
   LOCKSTEP_CHECK(a && b, "matmul: an empty array, expected one with values");
   LOCKSTEP_CHECK(a.rank() >= 2 && b.rank() >= 2 && a.dim(-1) == b.dim(-2), "matmul: shapes ",
                  a.shape(), " and ", b.shape(), ", expected [..., m, k] and [..., k, n]");
@@ -55,6 +57,13 @@ Array matmul(const Array& a, const Array& b, Into into) {
   device.matmul(matrix(a).expand(with_matrix(lead, m, k)).view(),
                 matrix(b).expand(with_matrix(lead, k, n)).view(), out.view(), into.beta);
   return out;
+}
+
+Array linear(const Array& x, const Array& weight, const Array& bias) {
+  const Operation operation("linear");
+  const Array y = Array::empty({x.dim(0), weight.dim(0)}, x.dtype(), x.device());
+  of(x).linear(matrix(x).view(), matrix(weight).view(), bias ? bias.view() : View{}, y.view());
+  return y;
 }
 
 }  // namespace lockstep::kernels

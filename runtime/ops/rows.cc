@@ -1,5 +1,6 @@
 #include "lockstep/runtime/ops/rows.h"
 
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/math/compare.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "lockstep/runtime/ops/index.h"
@@ -16,7 +17,7 @@ Array as_rows(const Array& x) {
 
 // Throws Error unless every target is a class or to be ignored.
 void check_targets(const Array& targets, int64_t classes, int64_t ignore) {
-  if (targets.elements() == 0) return;
+  if (targets.elements() == 0 || known_within(targets, classes)) return;
   int64_t smallest = 0, largest = 0;
   of(targets).extent(targets.view(), &smallest, &largest);
   if (smallest >= 0 && largest < classes) return;
@@ -53,6 +54,7 @@ Into accept_contiguous(const Into& offer, const Shape& shape, DType dtype, Devic
 DType statistics_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 Array softmax(const Array& x, bool log) {
+  const Operation operation(log ? "log_softmax" : "softmax");
   const Array dense = contiguous(x);
   Array y = Array::empty(x.shape(), x.dtype(), x.device());
   of(x).softmax(as_rows(dense).view(), as_rows(y).view(), log);
@@ -60,6 +62,7 @@ Array softmax(const Array& x, bool log) {
 }
 
 Array softmax_backward(const Array& y, const Array& dy, bool log, Into into) {
+  const Operation operation("softmax backward");
   into = accept_contiguous(into, y.shape(), y.dtype(), y.device());
   of(y).softmax_backward(as_rows(contiguous(y)).view(), as_rows(contiguous(dy)).view(),
                          as_rows(into.destination).view(), log, into.beta);
@@ -67,6 +70,7 @@ Array softmax_backward(const Array& y, const Array& dy, bool log, Into into) {
 }
 
 LayerNorm layer_norm(const Array& x, const Array& weight, const Array& bias, double epsilon) {
+  const Operation operation("layer_norm");
   LOCKSTEP_CHECK(x.rank() >= 1, "layer_norm: a scalar");
   for (const Array* affine : {&weight, &bias}) check_affine("layer_norm", *affine, x);
   const Array dense = as_rows(contiguous(x));
@@ -84,6 +88,7 @@ LayerNorm layer_norm(const Array& x, const Array& weight, const Array& bias, dou
 
 LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Array& weight,
                                        const LayerNorm& saved, const LayerNormWanted& wanted) {
+  const Operation operation("layer_norm backward");
   const Shape width{x.dim(-1)};
   const Array dense = as_rows(contiguous(x));
   Into dx, dweight, dbias;
@@ -105,6 +110,7 @@ LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Ar
 }
 
 RmsNorm rms_norm(const Array& x, const Array& weight, double epsilon) {
+  const Operation operation("rms_norm");
   LOCKSTEP_CHECK(x.rank() >= 1, "rms_norm: a scalar");
   check_affine("rms_norm", weight, x);
   const Array dense = as_rows(contiguous(x));
@@ -118,6 +124,7 @@ RmsNorm rms_norm(const Array& x, const Array& weight, double epsilon) {
 
 LayerNormGradients rms_norm_backward(const Array& dy, const Array& x, const Array& weight,
                                      const Array& inverse_rms, const LayerNormWanted& wanted) {
+  const Operation operation("rms_norm backward");
   const Array dense = as_rows(contiguous(x));
   Into dx, dweight;
   if (wanted.x) dx = accept_contiguous(wanted.into_x, x.shape(), x.dtype(), x.device());
@@ -134,6 +141,7 @@ LayerNormGradients rms_norm_backward(const Array& dy, const Array& x, const Arra
 }
 
 CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ignore) {
+  const Operation operation("cross_entropy");
   LOCKSTEP_CHECK(logits.rank() == 2 && targets.shape() == Shape{logits.dim(0)},
                  "cross_entropy: logits of shape ", logits.shape(), " and targets of shape ",
                  targets.shape(), ", expected [rows, classes] and [rows]");
@@ -151,6 +159,7 @@ CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ig
 
 Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t ignore,
                              const Array& log_sum_exp, const Array& dloss, Into into) {
+  const Operation operation("cross_entropy backward");
   into = accept_contiguous(into, logits.shape(), logits.dtype(), logits.device());
   of(logits).cross_entropy_backward(contiguous(logits).view(), contiguous(targets).view(), ignore,
                                     log_sum_exp.view(), contiguous(dloss).view(),
@@ -159,6 +168,7 @@ Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t 
 }
 
 Array embedding(const Array& table, const Array& ids) {
+  const Operation operation("embedding");
   LOCKSTEP_CHECK(table.rank() == 2, "embedding: a table of shape ", table.shape());
   const Array dense_ids = contiguous(as_index("embedding", ids, table));
   check_range("embedding", dense_ids, table.dim(0));
@@ -171,6 +181,7 @@ Array embedding(const Array& table, const Array& ids) {
 }
 
 Array embedding_backward(const Array& dy, const Array& ids, const Shape& table, Into into) {
+  const Operation operation("embedding backward");
   into = accept_contiguous(into, table, dy.dtype(), dy.device());
   of(dy).embedding_backward(contiguous(dy).reshape({ids.elements(), table[1]}).view(),
                             contiguous(ids).reshape({ids.elements()}).view(),
@@ -193,6 +204,7 @@ void set_bias(const Array& q, const Array& k, const Array& bias, AttentionOption
 
 Attention attention(const Array& q, const Array& k, const Array& v, AttentionOptions options,
                     const Array& bias) {
+  const Operation operation("attention");
   LOCKSTEP_CHECK(q.rank() == 4 && k.rank() == 4 && v.rank() == 4 && q.dim(0) == k.dim(0) &&
                      q.dim(1) == k.dim(1) && q.dim(3) == k.dim(3) && k.dim(2) == v.dim(2) &&
                      k.dim(0) == v.dim(0) && k.dim(1) == v.dim(1),
@@ -212,6 +224,7 @@ Attention attention(const Array& q, const Array& k, const Array& v, AttentionOpt
 void attention_backward(const Array& dout, const Array& q, const Array& k, const Array& v,
                         const Attention& saved, AttentionOptions options, const Array& bias,
                         const Array& dq, const Array& dk, const Array& dv) {
+  const Operation operation("attention backward");
   set_bias(q, k, bias, &options);
   const Array dense[] = {with_dense_features(dout), with_dense_features(q), with_dense_features(k),
                          with_dense_features(v)};
@@ -221,6 +234,7 @@ void attention_backward(const Array& dout, const Array& q, const Array& k, const
 }
 
 Array dropout(const Array& x, double p, RandomKey key, Into into) {
+  const Operation operation("dropout");
   LOCKSTEP_CHECK(p >= 0 && p <= 1, "dropout: probability ", p, ", expected one in [0, 1]");
   into = accept_contiguous(into, x.shape(), x.dtype(), x.device());
   of(x).dropout(contiguous(x).view(), p, key, into.destination.view(), into.beta);

@@ -14,7 +14,7 @@ TEST(Allocator, BlocksAreAlignedAndLargeEnough) {
   const auto backend = make_cpu_backend();
   for (size_t bytes : {size_t{0}, size_t{1}, size_t{64}, size_t{65}, size_t{513}, size_t{1} << 20,
                        (size_t{1} << 20) + 1, size_t{123456789}}) {
-    void* block = backend->allocate(bytes);
+    void* block = backend->allocate(bytes, nullptr);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(block) % 64, 0u);
     std::memset(block, 1, bytes);
     backend->deallocate(block, bytes);
@@ -26,7 +26,7 @@ TEST(Allocator, NoClassWastesMoreThanAnEighth) {
   const auto backend = make_cpu_backend();
   for (size_t bytes = 1; bytes < 300'000; bytes += bytes / 50 + 1) {
     const int64_t before = backend->statistics().in_use_bytes;
-    void* block = backend->allocate(bytes);
+    void* block = backend->allocate(bytes, nullptr);
     const auto taken = static_cast<size_t>(backend->statistics().in_use_bytes - before);
     EXPECT_GE(taken, bytes);
     EXPECT_LE(taken, bytes + bytes / 8 + 64);
@@ -36,9 +36,9 @@ TEST(Allocator, NoClassWastesMoreThanAnEighth) {
 
 TEST(Allocator, ReusesWhatWasFreed) {
   const auto backend = make_cpu_backend();
-  void* first = backend->allocate(1000);
+  void* first = backend->allocate(1000, nullptr);
   backend->deallocate(first, 1000);
-  void* second = backend->allocate(1010);
+  void* second = backend->allocate(1010, nullptr);
   EXPECT_EQ(second, first);
   const MemoryStatistics statistics = backend->statistics();
   EXPECT_EQ(statistics.allocations, 2);
@@ -53,29 +53,29 @@ TEST(Allocator, ReusesWhatWasFreed) {
 TEST(Allocator, TheLimitFirstEmptiesTheCacheThenNamesItself) {
   const auto backend = make_cpu_backend();
   backend->set_limit(1 << 20);
-  void* small = backend->allocate(512 << 10);
+  void* small = backend->allocate(512 << 10, nullptr);
   backend->deallocate(small, 512 << 10);
-  void* large = backend->allocate(1000 << 10);  // fits only without the cached half
+  void* large = backend->allocate(1000 << 10, nullptr);  // fits only without the cached half
   EXPECT_NE(large, nullptr);
   try {
-    backend->allocate(100 << 10);
+    backend->allocate(100 << 10, "matmul");
     FAIL() << "no error";
   } catch (const OutOfMemory& error) {
     const std::string message = error.what();
-    EXPECT_NE(message.find("102400"), std::string::npos) << message;
+    EXPECT_NE(message.find("matmul asked for 102400 bytes"), std::string::npos) << message;
     EXPECT_NE(message.find("1048576"), std::string::npos) << message;
     EXPECT_NE(message.find(std::to_string(backend->statistics().in_use_bytes)), std::string::npos)
         << message;
   }
   backend->deallocate(large, 1000 << 10);
   backend->set_limit(0);
-  backend->deallocate(backend->allocate(2 << 20), 2 << 20);
+  backend->deallocate(backend->allocate(2 << 20, nullptr), 2 << 20);
 }
 
 TEST(Allocator, TheImpossibleIsAnErrorToo) {
   const auto backend = make_cpu_backend();
-  EXPECT_THROW(backend->allocate(SIZE_MAX - 5), OutOfMemory);
-  EXPECT_THROW(backend->allocate(SIZE_MAX / 8), OutOfMemory);
+  EXPECT_THROW(backend->allocate(SIZE_MAX - 5, nullptr), OutOfMemory);
+  EXPECT_THROW(backend->allocate(SIZE_MAX / 8, nullptr), OutOfMemory);
 }
 
 TEST(Allocator, ThreadsShareIt) {
@@ -85,7 +85,7 @@ TEST(Allocator, ThreadsShareIt) {
     threads.emplace_back([&backend, t] {
       for (size_t i = 1; i < 500; ++i) {
         const size_t bytes = i * 37;
-        auto* block = static_cast<unsigned char*>(backend->allocate(bytes));
+        auto* block = static_cast<unsigned char*>(backend->allocate(bytes, nullptr));
         std::memset(block, t, bytes);
         for (size_t j = 0; j < bytes; j += 64) ASSERT_EQ(block[j], t);
         backend->deallocate(block, bytes);

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "lockstep/runtime/cuda/queue.h"
+#include "lockstep/runtime/dtype.h"
+
+namespace lockstep::cuda {
+
+// What is done to a product before it is stored.
+enum class Epilogue : uint8_t {
+  none,
+  bias,           // + bias of each column of C
+  gelu,           // gelu(. + bias), what went into gelu is kept in `auxiliary`
+  gelu_backward,  // gelu'(auxiliary) * .
+  bias_gradient,  // and the sums over the rows of A's transpose, into `bias` (wgrad's dbias)
+};
+
+// C = A B + beta C, row-major: A [m, k], B [k, n], C [m, n], each of them possibly stored as its
+// transpose. `leading` is the distance of rows as stored.
+struct Product {
+  struct Operand {
+    void* data = nullptr;
+    DType dtype = DType::f32;
+    bool transposed = false;
+    int64_t leading = 0;
+    int64_t batch_stride = 0;  // elements; 0: the same for all
+  };
+  int64_t m = 0, n = 0, k = 0;
+  int64_t batch = 1;
+  Operand a, b, c;
+  double beta = 0;
+  Epilogue epilogue = Epilogue::none;
+  void* bias = nullptr;  // [n]; bias_gradient: [m]
+  DType bias_dtype = DType::f32;
+  void* auxiliary = nullptr;  // as C, of C's dtype
+  int64_t auxiliary_leading = 0;
+};
+
+// Matrix products of f64, f32, bf16 and f16; 16-bit ones are summed in f32, and C may be f32 then.
+// The seam to cuBLASLt, behind which tests put a recorder.
+class Blas {
+ public:
+  virtual ~Blas() = default;
+  virtual void multiply(const Product& product, Queue& queue) = 0;
+};
+
+// Of the device that is the calling thread's own.
+std::unique_ptr<Blas> make_blas();
+
+}  // namespace lockstep::cuda

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "lockstep/runtime/cuda/queue.h"
+
+struct CUevent_st;
+
+namespace lockstep::cuda {
+
+using Event = CUevent_st*;
+
+struct DeviceProperties {
+  std::string name;  // "NVIDIA H100 80GB HBM3"
+  int major = 0;     // compute capability
+  int minor = 0;
+  int multiprocessors = 0;
+  int64_t total_bytes = 0;
+};
+
+// One device as CUDA's runtime offers it: the seam that tests put a host's memory behind. Throws
+// Error naming the call and CUDA's reason.
+class Driver {
+ public:
+  virtual ~Driver() = default;
+
+  virtual DeviceProperties properties() = 0;
+  // Makes the device the calling thread's own, to which all that it calls of CUDA refers. The other
+  // calls here do it by themselves.
+  virtual void use() = 0;
+
+  // Null where there is no more.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void free(void* data) = 0;
+  // Page-locked memory of the host, which copies reach without a detour.
+  virtual void* allocate_pinned(size_t bytes) = 0;
+  virtual void free_pinned(void* data) = 0;
+
+  virtual Stream make_stream(bool high_priority) = 0;
+  // Work queued on a stream afterwards waits until what `event` recorded is done.
+  virtual Event make_event() = 0;
+  virtual void free_event(Event event) = 0;
+  virtual void record(Event event, Stream stream) = 0;
+  virtual void wait(Stream stream, Event event) = 0;
+  virtual bool done(Event event) = 0;
+
+  // Between any two of host and device, in order on the stream. Memory of the host that is not
+  // pinned is staged: the call returns when it has been read, or filled.
+  virtual void copy(void* to, const void* from, size_t bytes, Stream stream) = 0;
+  virtual void set_zero(void* to, size_t bytes, Stream stream) = 0;
+  virtual void synchronize(Stream stream) = 0;
+};
+
+// Of the device with that number. Throws Error telling what is missing: the driver, the device, or
+// a driver new enough.
+std::unique_ptr<Driver> make_driver(int index);
+// How many devices the driver shows; 0 where it is missing or too old.
+int visible_devices();
+
+}  // namespace lockstep::cuda

@@ -1,0 +1,345 @@
+#include "lockstep/runtime/cuda/kernels/layer_norm.h"
+#include "lockstep/runtime/cuda/kernels/row_launch.h"
+
+// With h = (x - mean) / deviation and g = dy * weight, dx = (g - mean(g) - h mean(g h)) /
+// deviation, dweight = sum of dy * h and dbias = sum of dy over the rows. Groups of threads go over
+// the rows of one part each and keep the parameters' sums of it; a second kernel adds the parts up.
+// Of RMS normalization both means of the first formula's middle term are 0.
+namespace lockstep::cuda {
+namespace {
+
+constexpr int kWideThreads = 512;
+constexpr int kColumnThreads = 256;
+
+template <class S>
+struct BackwardArguments {
+  using C = ComputeOf<S>;
+  const S *dy, *x;
+  S* dx;  // none: not wanted
+  Parameter<S> weight;
+  const C *mean, *inverse_deviation;
+  C beta;
+  C* sums;  // [parts, 2, width]: of dy * h and of dy; none: not wanted
+  int64_t rows, width;
+
+  LOCKSTEP_DEVICE C mean_of(int64_t row) const { return mean == nullptr ? C(0) : mean[row]; }
+  // The means of g and of g h, from their sums.
+  LOCKSTEP_DEVICE Pair<C> means(const Pair<C>& totals) const {
+    const C count = static_cast<C>(width);
+    return {mean == nullptr ? C(0) : totals.first / count, totals.second / count};
+  }
+};
+
+template <class S, class Group>
+struct KeptNormBackward {
+  static constexpr int kThreads = Group::kThreads;
+  static constexpr bool kCooperative = true;
+  using C = ComputeOf<S>;
+  static constexpr int kPer = kPerSixteen<S>;
+  static constexpr int kPacks = Group::kElements / kPer;
+  BackwardArguments<S> of;
+  bool packed, dy_vector, dx_vector;
+
+  LOCKSTEP_DEVICE void operator()(const Thread& t) const {
+    const int width = static_cast<int>(of.width);
+    const Kept<S, Group> kept{Group::thread(t), width, packed};
+    typename Kept<S, Group>::Values weight, dweight = {}, dbias = {};
+    of.weight.load(kept, C(1), weight);
+    const int64_t parts = int64_t{t.blocks()} * Group::kRows;
+    for (int64_t row = Group::number(t); row < of.rows; row += parts) {
+      typename Kept<S, Group>::Values g, h;
+      kept.load(of.dy + row * of.width, dy_vector, C(0), g);
+      kept.load(of.x + row * of.width, packed, C(0), h);
+      const C mean = of.mean_of(row);
+      const C inverse = of.inverse_deviation[row];
+      Pair<C> totals;
+      unrolled<kPacks, kPer>([&](int p, int i) {
+        h[p][i] = (h[p][i] - mean) * inverse;
+        dweight[p][i] += g[p][i] * h[p][i];
+        dbias[p][i] += g[p][i];
+        g[p][i] *= weight[p][i];
+        totals.first += g[p][i];
+        totals.second += g[p][i] * h[p][i];
+      });
+      if (of.dx == nullptr) continue;
+      const Pair<C> means = of.means(Group::across(t, totals, Sum{}));
+      unrolled<kPacks, kPer>([&](int p, int i) {
+        g[p][i] = inverse * (g[p][i] - means.first - h[p][i] * means.second);
+      });
+      S* out = of.dx + row * of.width;
+      kept.add(of.beta, out, dx_vector, g);
+      kept.store(out, dx_vector, g);
+    }
+    if (of.sums == nullptr) return;
+    C* sums = of.sums + Group::number(t) * 2 * of.width;
+    kept.store(sums, packed, dweight);
+    kept.store(sums + of.width, packed, dbias);
+  }
+};
+
+template <class S>
+struct WideNormBackward {
+  static constexpr int kThreads = kWideThreads;
+  static constexpr bool kCooperative = true;
+  using C = ComputeOf<S>;
+  using Group = VisitingGroup<kThreads>;
+  BackwardArguments<S> of;
+
+  // Calls f(at, chunk, g, h) for the row.
+  template <class F>
+  LOCKSTEP_DEVICE void each(const Thread& t, int64_t row, const F& f) const {
+    const S* x = of.x + row * of.width;
+    const S* dy = of.dy + row * of.width;
+    const bool dy_vector = lies_alike(x, dy);
+    const C mean = of.mean_of(row);
+    const C inverse = of.inverse_deviation[row];
+    visit<Group, 1>(x, of.width, t.index(), [&]<class Chunk>(int64_t at, Chunk chunk) {
+      C g[Chunk::kPacks][Chunk::kPer], h[Chunk::kPacks][Chunk::kPer];
+      C weight[Chunk::kPacks][Chunk::kPer];
+      chunk.load(dy, at, dy_vector, g);
+      chunk.load(x, at, true, h);
+      of.weight.template load<Chunk>(x, at, C(1), weight);
+      unrolled<Chunk::kPacks, Chunk::kPer>([&](int p, int i) {
+        h[p][i] = (h[p][i] - mean) * inverse;
+        g[p][i] *= weight[p][i];
+      });
+      f(at, chunk, g, h);
+    });
+  }
+
+  LOCKSTEP_DEVICE void operator()(const Thread& t) const {
+    const int64_t row = t.block();
+    const C inverse = of.inverse_deviation[row];
+    S* out = of.dx + row * of.width;
+    Pair<C> totals;
+    each(t, row, [&]<class Chunk, class Values>(int64_t, Chunk, Values& g, Values& h) {
+      Pair<C> part;
+      unrolled<Chunk::kPacks, Chunk::kPer>([&](int p, int i) {
+        part.first += g[p][i];
+        part.second += g[p][i] * h[p][i];
+      });
+      totals = totals + part;
+    });
+    const Pair<C> means = of.means(Group::across(t, totals, Sum{}));
+    const bool vector = lies_alike<S>(of.x + row * of.width, out);
+    each(t, row, [&]<class Chunk, class Values>(int64_t at, Chunk chunk, Values& g, Values& h) {
+      unrolled<Chunk::kPacks, Chunk::kPer>([&](int p, int i) {
+        g[p][i] = inverse * (g[p][i] - means.first - h[p][i] * means.second);
+      });
+      chunk.add(of.beta, out, at, vector, g);
+      chunk.store(out, at, vector, g);
+    });
+  }
+};
+
+// The parameters' sums of wide rows: a thread a column, a part of the rows a block_y.
+template <class S>
+struct ColumnSums {
+  static constexpr int kThreads = kColumnThreads;
+  static constexpr bool kCooperative = false;
+  using C = ComputeOf<S>;
+  BackwardArguments<S> of;
+  int64_t parts;
+
+  LOCKSTEP_DEVICE void operator()(const Thread& t) const {
+    const int64_t column = int64_t{t.block()} * kThreads + t.index();
+    if (column >= of.width) return;
+    C dweight = 0, dbias = 0;
+    for (int64_t row = t.block_y(); row < of.rows; row += parts) {
+      const int64_t at = row * of.width + column;
+      const C dy = value_of(of.dy[at]);
+      dweight += dy * ((value_of(of.x[at]) - of.mean_of(row)) * of.inverse_deviation[row]);
+      dbias += dy;
+    }
+    C* sums = of.sums + t.block_y() * 2 * of.width + column;
+    sums[0] = dweight;
+    sums[of.width] = dbias;
+  }
+};
+
+struct Gradient {
+  void* data;  // none: not wanted
+  DType dtype;
+  double beta;
+};
+
+// out = the sum over the parts + beta * out, in double; block_y: of which gradient. kSlices threads
+// share a column.
+template <class C, int kSlices>
+struct PartsSum {
+  static constexpr int kThreads = 512;
+  static constexpr int kColumns = kThreads / kSlices;
+  static constexpr bool kCooperative = kSlices > 1;
+  const C* sums;
+  int64_t parts, width;
+  Gradient gradients[2];
+
+  LOCKSTEP_DEVICE void operator()(const Thread& t) const {
+    const int which = t.block_y();
+    const Gradient out = gradients[which == 0 ? 0 : 1];
+    if (out.data == nullptr) return;
+    const int lane = t.index() % kColumns, slice = t.index() / kColumns;
+    const int64_t column = int64_t{t.block()} * kColumns + lane;
+    double sum = 0;
+    if (column < width) {
+      for (int64_t i = slice; i < parts; i += kSlices) {
+        sum += static_cast<double>(sums[(i * 2 + which) * width + column]);
+      }
+    }
+    if constexpr (kSlices > 1) {
+      auto* slices = t.shared<double>();
+      slices[t.index()] = sum;
+      t.sync();
+      if (slice != 0) return;
+      for (int i = 1; i < kSlices; ++i) sum += slices[i * kColumns + lane];
+    }
+    if (column >= width) return;
+    if (out.dtype == DType::f64) {
+      put<double>(out, column, sum);
+    } else {
+      put<float>(out, column, sum);
+    }
+  }
+
+ private:
+  template <class T>
+  LOCKSTEP_DEVICE static void put(const Gradient& out, int64_t column, double sum) {
+    if (out.beta != 0) {
+      sum += out.beta * static_cast<double>(load<T>(out.data, out.dtype, column));
+    }
+    store<T>(out.data, out.dtype, column, static_cast<T>(sum));
+  }
+};
+
+// Parts of the rows, a function of their number alone: `most`, unless they would have fewer than 4
+// rows or more than 256.
+int64_t parts_for(int64_t rows, int64_t most, int64_t multiple) {
+  int64_t each = (rows + most - 1) / most;
+  each = each < 4 ? 4 : each > 256 ? 256 : each;
+  const int64_t parts = (rows + each - 1) / each;
+  return (parts + multiple - 1) / multiple * multiple;
+}
+
+// Calls f(group, parts at most) with the RowGroup for rows of this width; false where they are too
+// wide to be kept beside the parameters' sums.
+template <class S, class F>
+bool with_summing_group(int64_t width, const F& f) {
+  if (width <= 256) return f(RowGroup<32, 8>{}, 2112), true;
+  if (width <= 512) return f(RowGroup<32, 16>{}, 2112), true;
+  if (width <= 1024) return f(RowGroup<128, 8>{}, 1056), true;
+  if (width <= 2048) return f(RowGroup<256, 8>{}, 528), true;
+  if (width <= 4096) return f(RowGroup<512, 8>{}, 264), true;
+  if constexpr (!std::is_same_v<S, double>) {
+    if (width <= kWidestKept) return f(RowGroup<512, 16>{}, 264), true;
+  }
+  return false;
+}
+
+template <class S>
+class Backward {
+ public:
+  using C = ComputeOf<S>;
+  Backward(const BackwardArguments<S>& arguments, const Gradient (&gradients)[2], bool packed,
+           bool dy_vector, bool dx_vector, Queue& queue)
+      : arguments_(arguments),
+        dweight_(gradients[0]),
+        dbias_(gradients[1]),
+        packed_(packed),
+        dy_vector_(packed && dy_vector),
+        dx_vector_(packed && dx_vector),
+        queue_(queue) {}
+
+  void operator()() {
+    const bool kept =
+        with_summing_group<S>(arguments_.width, [&]<class Group>(Group, int64_t most) {
+          const int64_t parts = parts_for(arguments_.rows, most, Group::kRows);
+          const Scratch scratch(queue_, sums_bytes(parts));
+          arguments_.sums = scratch.template as<C>();
+          launch(KeptNormBackward<S, Group>{arguments_, packed_, dy_vector_, dx_vector_},
+                 {.blocks = parts / Group::kRows,
+                  .shared_bytes = Group::template shared_bytes<Pair<C>>()},
+                 queue_);
+          add_up(parts);
+        });
+    if (!kept) wide();
+  }
+
+ private:
+  bool sums() const { return dweight_.data != nullptr || dbias_.data != nullptr; }
+  size_t sums_bytes(int64_t parts) const {
+    return sums() ? static_cast<size_t>(2 * parts * arguments_.width) * sizeof(C) : 0;
+  }
+
+  void wide() {
+    // The sums first: dx may be written over dy.
+    if (sums()) {
+      const int64_t parts = parts_for(arguments_.rows, 64, 1);
+      const Scratch scratch(queue_, sums_bytes(parts));
+      arguments_.sums = scratch.template as<C>();
+      launch(
+          ColumnSums<S>{arguments_, parts},
+          {.blocks = (arguments_.width + kColumnThreads - 1) / kColumnThreads, .blocks_y = parts},
+          queue_);
+      add_up(parts);
+    }
+    if (arguments_.dx == nullptr) return;
+    launch(WideNormBackward<S>{arguments_},
+           {.blocks = arguments_.rows, .shared_bytes = across_block_bytes<Pair<C>>(kWideThreads)},
+           queue_);
+  }
+
+  void add_up(int64_t parts) {
+    if (!sums()) return;
+    parts <= 32 ? add_up_by<1>(parts) : add_up_by<32>(parts);
+  }
+  template <int kSlices>
+  void add_up_by(int64_t parts) {
+    using Body = PartsSum<C, kSlices>;
+    launch(Body{arguments_.sums, parts, arguments_.width, {dweight_, dbias_}},
+           {.blocks = (arguments_.width + Body::kColumns - 1) / Body::kColumns,
+            .blocks_y = 2,
+            .shared_bytes = kSlices == 1 ? 0 : Body::kThreads * static_cast<int>(sizeof(double))},
+           queue_);
+  }
+
+  BackwardArguments<S> arguments_;
+  Gradient dweight_, dbias_;
+  bool packed_, dy_vector_, dx_vector_;
+  Queue& queue_;
+};
+
+}  // namespace
+
+void layer_norm_backward(const View& dy, const View& x, const View& weight, const View& mean,
+                         const View& inverse_deviation, const View& dx, const View& dweight,
+                         const View& dbias, const double beta[3], Queue& queue) {
+  const int64_t width = row_width(x);
+  if (width == 0) return;
+  with_storage(x.dtype, [&]<class S>(Type<S>) {
+    using C = ComputeOf<S>;
+    const Fitted upstream(dy, dy.dtype == x.dtype, x.dtype, queue);
+    const FittedParameter<S> fitted_weight(weight, queue);
+    const BackwardArguments<S> arguments{upstream.view().template as<S>(),
+                                         x.as<S>(),
+                                         dx.as<S>(),
+                                         fitted_weight.get(),
+                                         mean.as<C>(),
+                                         inverse_deviation.as<C>(),
+                                         static_cast<C>(beta[0]),
+                                         nullptr,
+                                         row_count(x),
+                                         width};
+    const Gradient gradients[2] = {{dweight.data, dweight.dtype, beta[1]},
+                                   {dbias.data, dbias.dtype, beta[2]}};
+    Backward<S>(arguments, gradients, rows_are_packed<S>(x), is_aligned(upstream.view()),
+                is_aligned(dx), queue)();
+  });
+}
+
+void rms_norm_backward(const View& dy, const View& x, const View& weight, const View& inverse_rms,
+                       const View& dx, const View& dweight, const double beta[2], Queue& queue) {
+  const double betas[3] = {beta[0], beta[1], 0};
+  layer_norm_backward(dy, x, weight, View(), inverse_rms, dx, dweight, View(), betas, queue);
+}
+
+}  // namespace lockstep::cuda

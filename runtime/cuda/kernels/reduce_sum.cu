@@ -1,0 +1,9 @@
+#include "lockstep/runtime/cuda/kernels/reduce_launch_definition.h"
+
+namespace lockstep::cuda {
+
+template void launch_reduction<JoinSum>(const Reduction<float>&, const InnerSizes&, Queue&);
+template void launch_reduction<JoinSum>(const Reduction<double>&, const InnerSizes&, Queue&);
+template void launch_reduction<JoinSum>(const Reduction<int64_t>&, const InnerSizes&, Queue&);
+
+}  // namespace lockstep::cuda

@@ -1,0 +1,134 @@
+#include "lockstep/runtime/cuda/driver.h"
+
+#include <cuda_runtime_api.h>
+
+#include "lockstep/runtime/cuda/vendor/check.h"
+
+namespace lockstep::cuda {
+namespace {
+
+std::string version_text(int version) { return concat({version / 1000, ".", version % 1000 / 10}); }
+
+class CudaDriver final : public Driver {
+ public:
+  explicit CudaDriver(int index) : index_(index) { use(); }
+
+  DeviceProperties properties() override {
+    cudaDeviceProp found{};
+    LOCKSTEP_CUDA(cudaGetDeviceProperties(&found, index_));
+    return {.name = found.name,
+            .major = found.major,
+            .minor = found.minor,
+            .multiprocessors = found.multiProcessorCount,
+            .total_bytes = static_cast<int64_t>(found.totalGlobalMem)};
+  }
+
+  void use() override {
+    thread_local int current = -1;
+    if (current == index_) return;
+    LOCKSTEP_CUDA(cudaSetDevice(index_));
+    current = index_;
+  }
+
+  void* allocate(size_t bytes) override {
+    use();
+    void* data = nullptr;
+    const cudaError_t code = cudaMalloc(&data, bytes);
+    if (code == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // it is no error of the next call
+      return nullptr;
+    }
+    check(code, "cudaMalloc");
+    return data;
+  }
+  void free(void* data) override {
+    use();
+    LOCKSTEP_CUDA(cudaFree(data));
+  }
+  void* allocate_pinned(size_t bytes) override {
+    use();
+    void* data = nullptr;
+    LOCKSTEP_CUDA(cudaHostAlloc(&data, bytes, cudaHostAllocPortable));
+    return data;
+  }
+  void free_pinned(void* data) override { LOCKSTEP_CUDA(cudaFreeHost(data)); }
+
+  Stream make_stream(bool high_priority) override {
+    use();
+    int lowest = 0, highest = 0;
+    LOCKSTEP_CUDA(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+    cudaStream_t stream = nullptr;
+    LOCKSTEP_CUDA(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking,
+                                               high_priority ? highest : lowest));
+    return stream;
+  }
+  Event make_event() override {
+    use();
+    cudaEvent_t event = nullptr;
+    LOCKSTEP_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    return event;
+  }
+  void free_event(Event event) override { LOCKSTEP_CUDA(cudaEventDestroy(event)); }
+  void record(Event event, Stream stream) override {
+    use();
+    LOCKSTEP_CUDA(cudaEventRecord(event, stream));
+  }
+  void wait(Stream stream, Event event) override {
+    use();
+    LOCKSTEP_CUDA(cudaStreamWaitEvent(stream, event, 0));
+  }
+  bool done(Event event) override {
+    use();
+    const cudaError_t code = cudaEventQuery(event);
+    if (code == cudaErrorNotReady) return false;
+    check(code, "cudaEventQuery");
+    return true;
+  }
+
+  void copy(void* to, const void* from, size_t bytes, Stream stream) override {
+    use();
+    LOCKSTEP_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
+  }
+  void set_zero(void* to, size_t bytes, Stream stream) override {
+    use();
+    LOCKSTEP_CUDA(cudaMemsetAsync(to, 0, bytes, stream));
+  }
+  void synchronize(Stream stream) override {
+    use();
+    LOCKSTEP_CUDA(cudaStreamSynchronize(stream));
+  }
+
+ private:
+  int index_;
+};
+
+}  // namespace
+
+std::unique_ptr<Driver> make_driver(int index) {
+  int count = 0;
+  const cudaError_t code = cudaGetDeviceCount(&count);
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (code == cudaErrorInsufficientDriver && driver == 0) {
+    fail({"no device cuda:", index, ": the NVIDIA driver is missing"});
+  }
+  if (code == cudaErrorInsufficientDriver) {
+    fail({"no device cuda:", index, ": the NVIDIA driver offers CUDA ", version_text(driver),
+          ", this build needs ", version_text(runtime)});
+  }
+  if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0)) {
+    fail({"no device cuda:", index,
+          ": the NVIDIA driver shows no GPU (is CUDA_VISIBLE_DEVICES set?)"});
+  }
+  check(code, "cudaGetDeviceCount");
+  LOCKSTEP_CHECK(index < count, "no device cuda:", index, ": this machine shows ", count);
+  return std::make_unique<CudaDriver>(index);
+}
+
+int visible_devices() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+}  // namespace lockstep::cuda

@@ -1,0 +1,160 @@
+#include "lockstep/runtime/cuda/driver.h"
+
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+
+#include "lockstep/runtime/cuda/grid.h"
+#include "lockstep/runtime/error.h"
+
+// A device of the host's memory. Nobody but kernels and the driver's copies can touch it: the pages
+// are locked at all other times, so that a pointer of the device used on the host is a fault here
+// as it is with a GPU. All work is done when it is queued.
+namespace lockstep::cuda {
+namespace {
+
+constexpr int kDevices = 4;
+constexpr size_t kArenaBytes = size_t{8} << 30;  // of address space
+constexpr size_t kDeviceBytes = size_t{2} << 30;
+constexpr size_t kPageBytes = size_t{2} << 20;
+
+// The memory of all simulated devices.
+class Arena {
+ public:
+  Arena() {
+    void* begin = mmap(nullptr, kArenaBytes + kPageBytes, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (begin == MAP_FAILED) std::abort();
+    begin_ = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(begin) + kPageBytes - 1) &
+                                     ~uintptr_t{kPageBytes - 1});
+    madvise(begin_, kArenaBytes, MADV_HUGEPAGE);
+  }
+
+  void* take(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    bytes = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+    for (auto& [data, size] : free_) {
+      if (size != bytes) continue;
+      char* found = data;
+      free_.erase(found);
+      sizes_[found] = bytes;
+      return found;
+    }
+    if (used_ + bytes > kArenaBytes) return nullptr;
+    char* data = begin_ + used_;
+    used_ += bytes;
+    sizes_[data] = bytes;
+    if (users_ > 0) protect(PROT_READ | PROT_WRITE);
+    return data;
+  }
+  size_t give_back(void* data) {
+    const std::lock_guard lock(mutex_);
+    const auto found = sizes_.find(static_cast<char*>(data));
+    const size_t bytes = found->second;
+    free_[found->first] = bytes;
+    sizes_.erase(found);
+    return bytes;
+  }
+  void enter() {
+    const std::lock_guard lock(mutex_);
+    if (users_++ == 0) protect(PROT_READ | PROT_WRITE);
+  }
+  void leave() {
+    const std::lock_guard lock(mutex_);
+    if (--users_ == 0) protect(PROT_NONE);
+  }
+
+ private:
+  void protect(int how) {
+    if (used_ != 0) mprotect(begin_, used_, how);
+  }
+
+  std::mutex mutex_;
+  char* begin_;
+  size_t used_ = 0;
+  int users_ = 0;
+  std::map<char*, size_t> sizes_, free_;
+};
+
+Arena& arena() {
+  static Arena& memory = *new Arena;
+  return memory;
+}
+
+class SimulatedDriver final : public Driver {
+ public:
+  DeviceProperties properties() override {
+    return {.name = "simulated device",
+            .major = 9,
+            .minor = 0,
+            .multiprocessors = 4,
+            .total_bytes = kDeviceBytes};
+  }
+
+  void use() override {}
+
+  void* allocate(size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    if (held_ + bytes > kDeviceBytes) return nullptr;
+    void* data = arena().take(bytes);
+    if (data != nullptr) {
+      // What is not written shows: NaN in every floating dtype.
+      const DeviceAccess access;
+      std::memset(data, 0xff, bytes);
+      held_ += bytes;
+      asked_[data] = bytes;
+    }
+    return data;
+  }
+  void free(void* data) override {
+    const std::lock_guard lock(mutex_);
+    arena().give_back(data);
+    held_ -= asked_[data];
+    asked_.erase(data);
+  }
+  void* allocate_pinned(size_t bytes) override { return std::malloc(bytes); }
+  void free_pinned(void* data) override { std::free(data); }
+
+  Stream make_stream(bool) override { return nullptr; }
+  Event make_event() override { return nullptr; }
+  void free_event(Event) override {}
+  void record(Event, Stream) override {}
+  void wait(Stream, Event) override {}
+  bool done(Event) override { return true; }
+
+  void copy(void* to, const void* from, size_t bytes, Stream) override {
+    const DeviceAccess access;
+    std::memmove(to, from, bytes);
+  }
+  void set_zero(void* to, size_t bytes, Stream) override {
+    const DeviceAccess access;
+    std::memset(to, 0, bytes);
+  }
+  void synchronize(Stream) override {}
+
+ private:
+  std::mutex mutex_;
+  size_t held_ = 0;
+  std::map<void*, size_t> asked_;
+};
+
+}  // namespace
+
+DeviceAccess::DeviceAccess() { arena().enter(); }
+DeviceAccess::~DeviceAccess() { arena().leave(); }
+
+std::unique_ptr<Driver> make_driver(int index) {
+  LOCKSTEP_CHECK(index < kDevices, "there is no device cuda:", index, ": this machine has ",
+                 kDevices);
+  return std::make_unique<SimulatedDriver>();
+}
+
+int visible_devices() { return kDevices; }
+
+}  // namespace lockstep::cuda

@@ -1,0 +1,228 @@
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "support/device_layouts.h"
+
+namespace lockstep {
+namespace {
+
+using test::device_kernels;
+using test::host_kernels;
+using test::on_device;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+const Shape kShapes[] = {{2, 3, 5},   {4, 8, 49},  {2, 16, 130}, {2, 5, 2001}, {70, 24, 1},
+                         {1, 1, 640}, {2, 40, 40}, {5, 7, 16},   {0, 4, 3},    {1, 1, 1}};
+
+enum class Image { channels_first, channels_last, off_by_one, sliced };
+constexpr Image kImages[] = {Image::channels_first, Image::channels_last, Image::off_by_one,
+                             Image::sliced};
+
+// [batch, channels, inner…] in some order in memory.
+Array image(const Array& dense, Image kind) {
+  if (kind == Image::channels_first) return dense;
+  if (kind == Image::off_by_one) return test::laid(dense, test::Layout::off_by_one);
+  if (kind == Image::sliced) return test::laid(dense, test::Layout::sliced);
+  Shape memory{dense.dim(0)};
+  std::vector<int> order{0, dense.rank() - 1};
+  for (int i = 2; i < dense.rank(); ++i) {
+    memory.append(dense.dim(i));
+    order.push_back(i - 1);
+  }
+  memory.append(dense.dim(1));
+  const Array last = Array::zeros(memory, dense.dtype()).permute(order);
+  host_kernels().copy(dense.view(), last.view());
+  return last;
+}
+
+DType statistics_of(DType dtype) { return dtype == DType::f64 ? dtype : DType::f32; }
+
+template <class Check>
+void for_all(const Check& check) {
+  for (const Shape& shape : kShapes) {
+    for (DType dtype : test::kFloats) {
+      for (Image kind : kImages) {
+        const bool in_packs = kind == Image::channels_first || kind == Image::channels_last;
+        if (in_packs || dtype == DType::f32) check(shape, dtype, kind);
+      }
+    }
+  }
+}
+
+struct Moments {
+  Array mean, variance;
+  Moments(int64_t channels, DType dtype)
+      : mean(Array::zeros({channels}, statistics_of(dtype))),
+        variance(Array::zeros({channels}, statistics_of(dtype))) {}
+};
+
+void check_moments(const Array& x, double scale) {
+  const Moments host(x.dim(1), x.dtype());
+  const Array mean = on_device(host.mean), variance = on_device(host.variance);
+  device_kernels().channel_moments(on_device(x).view(), mean.view(), variance.view());
+  host_kernels().channel_moments(x.view(), host.mean.view(), host.variance.view());
+  const double bound = test::tolerance(statistics_of(x.dtype()), 16);
+  test::expect_near(mean, host.mean, bound, scale);
+  test::expect_near(variance, host.variance, bound, scale);
+}
+
+TEST(CudaChannels, Moments) {
+  for_all([](const Shape& shape, DType dtype, Image kind) {
+    check_moments(image(test::values(shape, dtype, -2, 3), kind), 1);
+  });
+}
+
+// Deviations of a thousandth of the mean keep their digits.
+TEST(CudaChannels, MomentsFarFromZero) {
+  for (Image kind : kImages) {
+    const Array x = image(test::values({3, 16, 777}, DType::f32, 1000, 1001), kind);
+    const Moments host(16, DType::f32);
+    const Array mean = on_device(host.mean), variance = on_device(host.variance);
+    device_kernels().channel_moments(on_device(x).view(), mean.view(), variance.view());
+    host_kernels().channel_moments(x.view(), host.mean.view(), host.variance.view());
+    test::expect_near(mean, host.mean, 0x1p-23, 1000);
+    test::expect_near(variance, host.variance, 1e-4, 1e-2);
+  }
+}
+
+TEST(CudaChannels, Affine) {
+  for_all([](const Shape& shape, DType dtype, Image kind) {
+    for (bool with_dy : {false, true}) {
+      const DType of_channel = statistics_of(dtype);
+      const Array x = image(test::values(shape, dtype, -1, 1), kind);
+      const Array dy = image(test::values(shape, dtype, -1, 1, 2), kind);
+      const Array scale = test::values({shape[1]}, of_channel, -1, 1, 3);
+      const Array shift = test::values({shape[1]}, of_channel, -1, 1, 4);
+      const Array dy_scale = test::values({shape[1]}, of_channel, -1, 1, 5);
+      const Array y = image(Array::full(shape, kNaN, dtype), kind), on = on_device(y);
+      const Array on_dy = on_device(dy), on_dy_scale = on_device(dy_scale);
+      device_kernels().channel_affine(on_device(x).view(), on_device(scale).view(),
+                                      on_device(shift).view(), with_dy ? on_dy.view() : View(),
+                                      with_dy ? on_dy_scale.view() : View(), on.view());
+      host_kernels().channel_affine(x.view(), scale.view(), shift.view(),
+                                    with_dy ? dy.view() : View(),
+                                    with_dy ? dy_scale.view() : View(), y.view());
+      test::expect_near(on, y, test::tolerance(dtype));
+    }
+  });
+}
+
+TEST(CudaChannels, AffineOfDifferentLayouts) {
+  const Shape shape{3, 16, 24};
+  const Array scale = test::values({16}, DType::f32, -1, 1, 3);
+  for (Image from : kImages) {
+    for (Image to : kImages) {
+      const Array x = image(test::values(shape, DType::bf16, -1, 1), from);
+      const Array y = image(Array::zeros(shape, DType::bf16), to), on = on_device(y);
+      const Array on_scale = on_device(scale);
+      device_kernels().channel_affine(on_device(x).view(), on_scale.view(), on_scale.view(), View(),
+                                      View(), on.view());
+      host_kernels().channel_affine(x.view(), scale.view(), scale.view(), View(), View(), y.view());
+      test::expect_near(on, y, test::tolerance(DType::bf16));
+    }
+  }
+}
+
+TEST(CudaChannels, GradientSums) {
+  for_all([](const Shape& shape, DType dtype, Image kind) {
+    const DType of_channel = statistics_of(dtype);
+    const Array x = image(test::values(shape, dtype, -1, 1), kind);
+    const Array dy = image(test::values(shape, dtype, -1, 1, 2), kind);
+    const Array mean = test::values({shape[1]}, of_channel, -1, 1, 3);
+    const Array sum = Array::zeros({shape[1]}, of_channel);
+    const Array products = Array::zeros({shape[1]}, of_channel);
+    const Array on_sum = on_device(sum), on_products = on_device(products);
+    device_kernels().channel_gradient_sums(on_device(dy).view(), on_device(x).view(),
+                                           on_device(mean).view(), on_sum.view(),
+                                           on_products.view());
+    host_kernels().channel_gradient_sums(dy.view(), x.view(), mean.view(), sum.view(),
+                                         products.view());
+    const double scale = static_cast<double>(shape[0] * shape[2]);
+    test::expect_near(on_sum, sum, test::tolerance(of_channel), scale);
+    test::expect_near(on_products, products, test::tolerance(of_channel), scale);
+  });
+}
+
+// x and dy in different layouts.
+TEST(CudaChannels, GradientSumsOfDifferentLayouts) {
+  const Array x = image(test::values({4, 16, 50}, DType::f32, -1, 1), Image::channels_last);
+  const Array dy = test::values({4, 16, 50}, DType::f32, -1, 1, 2);
+  const Array mean = test::values({16}, DType::f32, -1, 1, 3);
+  const Array sum = Array::zeros({16}, DType::f32), products = Array::zeros({16}, DType::f32);
+  const Array on_sum = on_device(sum), on_products = on_device(products);
+  device_kernels().channel_gradient_sums(on_device(dy).view(), on_device(x).view(),
+                                         on_device(mean).view(), on_sum.view(), on_products.view());
+  host_kernels().channel_gradient_sums(dy.view(), x.view(), mean.view(), sum.view(),
+                                       products.view());
+  test::expect_near(on_sum, sum, test::tolerance(DType::f32), 200);
+  test::expect_near(on_products, products, test::tolerance(DType::f32), 200);
+}
+
+struct Pool {
+  Shape x;
+  WindowOptions options;
+  bool past_the_end = false;  // one more window than fits
+};
+
+const Pool kPools[] = {
+    {{2, 3, 11}, {.spatial = 1, .kernel = {3}, .stride = {2}, .padding = {1}}},
+    {{2, 16, 9, 10}, {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}}},
+    {{1, 5, 7, 8}, {.kernel = {2, 3}, .stride = {1, 2}, .dilation = {2, 1}}, true},
+    {{1, 8, 5, 6, 7},
+     {.spatial = 3, .kernel = {2, 3, 2}, .stride = {2, 1, 2}, .padding = {1, 1, 0}}},
+    // Windows of padding alone.
+    {{1, 8, 3, 3}, {.kernel = {1, 1}, .stride = {2, 2}, .padding = {2, 2}}},
+    {{0, 3, 4, 4}, {.kernel = {2, 2}, .stride = {2, 2}}},
+};
+
+Shape pooled(const Pool& pool) {
+  Shape y = pool.x;
+  for (int i = 0; i < pool.options.spatial; ++i) {
+    const WindowOptions& o = pool.options;
+    const int64_t room = pool.x[2 + i] + 2 * o.padding[i] - o.dilation[i] * (o.kernel[i] - 1) - 1;
+    y[2 + i] = room / o.stride[i] + 1 + (pool.past_the_end ? 1 : 0);
+  }
+  return y;
+}
+
+void check_max_pool(const Array& x, const Pool& pool, Image kind) {
+  const Array y = image(Array::zeros(pooled(pool), x.dtype()), kind);
+  const Array index = image(Array::full(pooled(pool), -1, DType::i64), kind);
+  const Array on_y = on_device(y), on_index = on_device(index);
+  device_kernels().max_pool(on_device(x).view(), pool.options, on_y.view(), on_index.view());
+  host_kernels().max_pool(x.view(), pool.options, y.view(), index.view());
+  test::expect_same(on_y, y);
+  test::expect_same(on_index, index);
+}
+
+TEST(CudaChannels, MaxPool) {
+  for (const Pool& pool : kPools) {
+    for (DType dtype : test::kFloats) {
+      for (Image kind : kImages) {
+        // Many equal values: the first of them is chosen.
+        check_max_pool(image(test::whole(pool.x, dtype), kind), pool, kind);
+      }
+    }
+  }
+}
+
+TEST(CudaChannels, MaxPoolOfNaNAndInfinity) {
+  std::vector<double> values = test::whole({2, 16, 9, 10}, DType::f64).to_vector<double>();
+  const std::array<double, 3> special{kNaN, kInfinity, -kInfinity};
+  for (size_t i = 0; i < values.size(); i += 5) values[i] = special[i % 3];
+  for (size_t i = 0; i < 90; ++i) values[i] = -kInfinity;
+  const Array doubles = Array::from(values, {2, 16, 9, 10});
+  for (DType dtype : test::kFloats) {
+    const Array x = Array::zeros(doubles.shape(), dtype);
+    host_kernels().copy(doubles.view(), x.view());
+    for (Image kind : kImages) check_max_pool(image(x, kind), kPools[1], kind);
+  }
+}
+
+}  // namespace
+}  // namespace lockstep
