@@ -20,8 +20,8 @@ void require(bool condition, const WorkState& work, const Pieces&... pieces) {
 
 void check_array(const WorkState& work, const char* name, const Array& array, Device device) {
   require(static_cast<bool>(array), work, name, " is an array without storage");
-  require(array.device().kind == device.kind, work, name, " is on ", array.device().to_string(),
-          ", expected ", device.to_string());
+  require(array.device() == device || array.device() == Device(), work, name, " is on ",
+          array.device().to_string(), ", expected ", device.to_string());
   require(array.contiguous(), work, name, " of shape ", array.shape(), " is not contiguous");
 }
 
@@ -51,6 +51,8 @@ void check_arguments(const WorkState& work, Device device) {
   if (work.collective == Collective::barrier || work.collective == Collective::split) return;
   check_array(work, "input", work.input, device);
   check_array(work, "output", work.output, device);
+  require(work.input.device() == work.output.device(), work, "input is on ",
+          work.input.device().to_string(), ", output on ", work.output.device().to_string());
   switch (work.collective) {
     case Collective::all_reduce: check_reduction(work); break;
     case Collective::reduce_scatter:

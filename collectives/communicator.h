@@ -23,11 +23,14 @@ struct CollectiveOptions {
 
 class Activity;        // collectives/activity.h
 class FlightRecorder;  // collectives/flight_recorder.h
+class Store;           // collectives/store/store.h
+struct World;          // collectives/world.h
 using LateHandler = std::function<std::optional<std::string>(const WorkState& work)>;
 
 // A fixed group of ranks on one kind of transport. All ranks make the same calls in the same order,
 // from one thread each. Calls return at once; results are there after Work::wait. Arrays are
-// contiguous, on this communicator's device, and must not be touched until then.
+// contiguous and must not be touched until then. They are on this communicator's device; or on the
+// host, all of a call: few values that ranks agree on, which a device's transport carries over.
 class Communicator {
  public:
   virtual ~Communicator();
@@ -39,7 +42,8 @@ class Communicator {
   virtual std::string_view backend() const = 0;  // "single", "threads", "mpi", "nccl"
   virtual Device device() const { return {}; }   // where its arrays live
 
-  // In place. f64, f32, bf16, f16 (summed in float), i64, i32, u8 (no mean for integers).
+  // In place. f64, f32, bf16, f16 (on the host summed in float; NCCL may round between ranks), i64,
+  // i32, u8 (no mean for integers).
   Work all_reduce(const Array& values, ReduceOp reduction, CollectiveOptions options = {});
   // `input` holds size() slices of `output`'s elements; slice rank() arrives reduced in `output`,
   // which may be that slice of `input`.
@@ -73,7 +77,8 @@ class Communicator {
   Activity& activity() const { return *activity_; }
   // "world", or the name of the communicator it was split from and its color: "world/1".
   const std::string& name() const { return name_; }
-  // Decides on late collectives, here and on later splits. Called by threads that wait.
+  // Decides on late collectives, here and on later splits. Called by threads that wait, and by the
+  // transport's own where nobody waits.
   void set_late_handler(LateHandler handler);
 
  protected:
@@ -98,7 +103,7 @@ class Communicator {
 };
 
 // A world of one.
-std::unique_ptr<Communicator> make_single_communicator();
+std::unique_ptr<Communicator> make_single_communicator(Device device = {});
 
 // `size` ranks as threads of this process: element i is for the thread of rank i.
 std::vector<std::unique_ptr<Communicator>> make_thread_group(int size);
@@ -107,6 +112,15 @@ std::vector<std::unique_ptr<Communicator>> make_thread_group(int size);
 // process, and it must outlive its splits. After a failed collective a thread may be left inside
 // MPI: its destructor does not wait for it, and the process must end with _exit.
 std::unique_ptr<Communicator> make_mpi_communicator();
+
+// The ranks of `world`, each with a CUDA device of its own, through NCCL (in the CUDA library,
+// which is opened here). They meet in `store`, which is needed no longer afterwards; who has not
+// come after `timeout` (zero: wait for ever) is named in an Error. It must outlive its splits.
+// Collectives of the world and its splits run one after the other on one stream of the device, and
+// the first that fails fails all.
+std::unique_ptr<Communicator> make_nccl_communicator(
+    Store& store, const World& world, Device device,
+    std::chrono::milliseconds timeout = std::chrono::minutes(10));
 
 // Small messages between ranks, for agreement at start and in errors; collective calls.
 std::vector<std::string> all_gather_text(Communicator& communicator, std::string_view mine,

@@ -4,19 +4,22 @@
 
 #include "lockstep/collectives/communicator.h"
 #include "lockstep/collectives/work_state.h"
+#include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/kernels.h"
 
 namespace lockstep {
 namespace {
 
 class SingleCommunicator final : public Communicator {
  public:
-  SingleCommunicator() : Communicator(0, 1) {}
+  explicit SingleCommunicator(Device device) : Communicator(0, 1), device_(device) {}
 
   std::string_view backend() const override { return "single"; }
+  Device device() const override { return device_; }
 
   std::unique_ptr<Communicator> split(int color, int /*key*/) override {
     LOCKSTEP_CHECK(color >= 0, "split: color is ", color, ", expected 0 or more");
-    auto part = std::make_unique<SingleCommunicator>();
+    auto part = std::make_unique<SingleCommunicator>(device_);
     part->descend_from(*this, color);
     return part;
   }
@@ -35,10 +38,20 @@ class SingleCommunicator final : public Communicator {
     work->begin();
     // Reductions and means over one rank are the values themselves.
     if (work->elements > 0 && work->input.data() != work->output.data()) {
-      std::memcpy(work->output.data(), work->input.data(), work->input.bytes());
+      copy(work->input, work->output);
     }
     work->finish();
   }
+
+  static void copy(const Array& from, const Array& to) {
+    if (from.device() == Device()) {
+      std::memcpy(to.data(), from.data(), from.bytes());
+    } else {
+      backend_of(from.device()).kernels().copy(from.view(), to.view());
+    }
+  }
+
+  const Device device_;
 
   std::mutex mutex_;
   std::optional<std::string> broken_;
@@ -46,8 +59,8 @@ class SingleCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_single_communicator() {
-  return std::make_unique<SingleCommunicator>();
+std::unique_ptr<Communicator> make_single_communicator(Device device) {
+  return std::make_unique<SingleCommunicator>(device);
 }
 
 }  // namespace lockstep

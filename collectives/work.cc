@@ -80,11 +80,13 @@ void WorkState::begin() {
   begun_ = Clock::now();
 }
 
-bool WorkState::conclude(std::optional<std::string> error) {
+bool WorkState::conclude(std::optional<std::string> error,
+                         std::optional<std::chrono::nanoseconds> duration) {
   const std::lock_guard lock(mutex_);
   if (done()) return false;
   error_ = std::move(error);
   ended_ = Clock::now();
+  if (duration) begun_ = *ended_ - *duration;
   done_.store(true, std::memory_order_release);
   concluded_.notify_all();
   return true;
@@ -96,9 +98,23 @@ void WorkState::finish() {
   conclude(std::nullopt);
 }
 
+void WorkState::finish(std::chrono::nanoseconds duration) {
+  input = Array();
+  output = Array();
+  conclude(std::nullopt, duration);
+}
+
 void WorkState::fail(std::string_view reason) { conclude(concat({describe(), ": ", reason})); }
 
+void Transport::wait(WorkState& work) { work.wait_until_done(); }
+
 void WorkState::wait() {
+  if (!done()) transport->wait(*this);
+  const std::lock_guard lock(mutex_);
+  if (error_) throw CollectiveError(*error_);
+}
+
+void WorkState::wait_until_done() {
   const Clock::time_point entered = Clock::now();
   std::unique_lock lock(mutex_);
   while (!done()) {
@@ -117,7 +133,6 @@ void WorkState::wait() {
     lock.lock();
     if (!reason) concluded_.wait_for(lock, kAskAgainAfter, [&] { return done(); });
   }
-  if (error_) throw CollectiveError(*error_);
 }
 
 std::chrono::nanoseconds WorkState::duration() const {

@@ -29,9 +29,14 @@ class Work {
   // somebody waits for the result, on the thread that waits.
   Work then(std::function<Work()> next) const;
 
+  // On a device the arrays may be used before, by what is queued after `wait`.
   bool done() const;
-  // Blocks until the result is in the arrays (on a device: until the caller's stream waits for it).
-  // Throws CollectiveError if the collective failed or made no progress for the deadline.
+  // Blocks until the result is in the arrays. Throws CollectiveError if the collective failed or
+  // made no progress for the deadline. Of arrays on a device it blocks until the device's compute
+  // stream waits for the result. What fails later than that ends the stream's wait with wrong
+  // values, and is thrown by this work and all later ones of the communicator when they are waited
+  // for: what was read back meanwhile holds if a later barrier, or collective of arrays on the
+  // host, ends well.
   void wait() const;
   // Time that the collective itself took, once done (not the time it waited in line).
   std::chrono::nanoseconds duration() const;

@@ -35,6 +35,10 @@ class Transport {
   using Clock = std::chrono::steady_clock;
 
   virtual ~Transport() = default;
+  // Returns when the caller may use the result, or `work` has failed. By default it blocks until
+  // the work is over, and gives it up where nothing advances. On a device it may return before
+  // that, once the caller's stream waits: the transport itself then sees to the deadline.
+  virtual void wait(WorkState& work);
   // When a collective of this transport last advanced.
   virtual Clock::time_point last_progress() const = 0;
   // Nothing advanced for `work`'s timeout. Fails it, with all that cannot succeed after it, unless
@@ -81,6 +85,7 @@ struct WorkState {
   // counts. `finish` lets the arrays go, so only the thread that uses them may call it.
   void begin();
   void finish();
+  void finish(std::chrono::nanoseconds duration);  // instead of what the clock says
   void fail(std::string_view reason);
 
   struct Progress {
@@ -92,12 +97,14 @@ struct WorkState {
 
   bool done() const { return done_.load(std::memory_order_acquire); }
   void wait();
+  void wait_until_done();  // and no longer than its deadline; throws nothing
   std::chrono::nanoseconds duration() const;
 
  private:
   using Clock = Transport::Clock;
 
-  bool conclude(std::optional<std::string> error);
+  bool conclude(std::optional<std::string> error,
+                std::optional<std::chrono::nanoseconds> duration = std::nullopt);
   std::string describe_number() const;
   std::string describe_moment() const;
 

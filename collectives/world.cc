@@ -6,6 +6,8 @@
 #include <limits>
 #include <optional>
 
+#include "lockstep/collectives/nccl/meeting.h"
+
 namespace lockstep {
 namespace {
 
@@ -172,8 +174,12 @@ World World::from_env() {
   return from([](const char* name) { return std::getenv(name); });
 }
 
-std::unique_ptr<Communicator> make_communicator(const World& world) {
-  if (world.size == 1) return make_single_communicator();
+std::unique_ptr<Communicator> make_communicator(const World& world, Device device) {
+  if (world.size == 1) return make_single_communicator(device);
+  if (device.kind == DeviceKind::cuda) {
+    const nccl::JobStore job = nccl::connect_job_store(world);
+    return make_nccl_communicator(*job.store, world, device);
+  }
   if (!world.mpi) {
     const bool slurm = world.source == "SLURM_PROCID";
     fail_usage({world.source, " says rank ", world.rank, " of ", world.size,

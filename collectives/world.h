@@ -24,8 +24,10 @@ struct World {
   static World from(const std::function<const char*(const char*)>& lookup);
 };
 
-// single for a world of one, MPI for a CPU world of several. Bare RANK variables without an MPI
-// launcher: a UsageError that says to use mpirun or `lockstep run`.
-std::unique_ptr<Communicator> make_communicator(const World& world);
+// single for a world of one, MPI for a CPU world of several, NCCL for one of CUDA devices. CPUs
+// with bare RANK variables and no MPI launcher: a UsageError that says to use mpirun or `lockstep
+// run`. Devices meet in the store at LOCKSTEP_STORE (host:port, with LOCKSTEP_STORE_TOKEN), or in
+// one that rank 0 hosts at MASTER_ADDR and MASTER_PORT; neither is there: a UsageError.
+std::unique_ptr<Communicator> make_communicator(const World& world, Device device = {});
 
 }  // namespace lockstep
