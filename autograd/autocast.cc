@@ -78,6 +78,7 @@ Array LowPrecisionCopies::of(const Array& master) {
   Copy* copy = find(master.storage().get());
   if (copy == nullptr) {
     drop_unused();
+    const Purpose purpose("16-bit parameters");
     const int64_t elements = static_cast<int64_t>(master.storage()->bytes() / sizeof(float));
     copies_.push_back({master.storage(), Array::empty({elements}, dtype_, master.device()), 0});
     copy = &copies_.back();
@@ -149,7 +150,9 @@ Tensor autocast(const char* op, const Tensor& x) {
       x.requires_grad() && !context().recomputing ? x.is_leaf() : state.copies->holds(x.value());
   if (!parameter) return to(x, *dtype);
   return record({"to"}, state.copies->of(x.value()), {&x}, [](const Tensor& dy, Gradients& out) {
-    out.add(0, [&] { return to(dy, DType::f32); });
+    out.add(0, [&](Into into) {
+      return recording() ? to(dy, DType::f32) : Tensor(kernels::cast(dy.value(), DType::f32, into));
+    });
   });
 }
 

@@ -11,7 +11,7 @@ namespace lockstep {
 namespace {
 
 Tensor weights_of(const Tensor& y, uint64_t seed) {
-  const Array values = Array::empty(y.shape(), DType::f64);
+  const Array values = Array::empty(y.shape(), DType::f64, y.device());
   kernels::of(values).uniform(values.view(), -1, 1, {.seed = seed}, 0);
   return to(Tensor(values), y.dtype());
 }
@@ -65,6 +65,13 @@ std::string GradientReport::to_string() const {
   return text;
 }
 
+SteppedElement::SteppedElement(const Array& array, int64_t element)
+    : place_(array.try_view({array.elements()}).narrow(0, element, 1)) {}
+
+void SteppedElement::operator=(double value) const {
+  kernels::of(place_).fill(place_.view(), value);
+}
+
 GradientReport compare_with_differences(const std::vector<Tensor>& tensors,
                                         const std::vector<Tensor>& gradients,
                                         const std::function<double()>& value,
@@ -81,8 +88,8 @@ GradientReport compare_with_differences(const std::vector<Tensor>& tensors,
     const std::vector<double> analytic =
         gradients[i] ? gradients[i].to_vector<double>() : std::vector<double>(x.elements(), 0.0);
     for (int64_t j = 0; j < x.elements(); ++j) {
-      double& element = x.data<double>()[j];
-      const double before = element;
+      const SteppedElement element(x, j);
+      const double before = element.value();
       element = before + options.step;
       const double above = value();
       element = before - options.step;

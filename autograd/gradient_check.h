@@ -48,6 +48,18 @@ GradientReport second_gradient_check(const DifferentiableFunction& f,
                                      const std::vector<Tensor>& inputs,
                                      const GradientCheckOptions& options = {.tolerance = 1e-5});
 
+// An element (row-major) of a contiguous array, wherever that lies, to be changed in place behind
+// autograd's back.
+class SteppedElement {
+ public:
+  SteppedElement(const Array& array, int64_t element);
+  double value() const { return place_.item(); }
+  void operator=(double value) const;
+
+ private:
+  Array place_;
+};
+
 // The comparison alone: `gradients` (absent: zero; wrong shape: a problem) of the number `value()`
 // by each element of `tensors`, whose values (f64, contiguous) are stepped in place and put back.
 GradientReport compare_with_differences(const std::vector<Tensor>& tensors,

@@ -100,6 +100,7 @@ void Module::apply(const std::function<void(Module&)>& act) {
 
 void Module::place(const Placement& placement) {
   LOCKSTEP_CHECK(!placed_, "the module has been placed before");
+  const Purpose purpose("parameters");
   for (auto& [name, parameter] : named_parameters()) {
     const Array value = Array::empty(parameter.shape(), placement.dtype, placement.device);
     parameter.initialize(value, 0, name, placement.seed);

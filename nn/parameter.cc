@@ -89,10 +89,11 @@ const Array& Buffer::array() const {
 
 void Buffer::place(DType dtype, Device device) {
   dtype = state_->dtype.value_or(dtype);
+  if (state_->on_host) device = {};
   const Array before = state_->array;
   if (before && before.dtype() == dtype && before.device() == device) return;
   state_->array = Array::full(state_->shape, state_->value, dtype, device);
-  if (before) kernels::copy_into(kernels::cast(before, dtype), state_->array);
+  if (before) kernels::copy_into(before, state_->array);
 }
 
 }  // namespace lockstep::nn

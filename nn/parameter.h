@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lockstep/autograd/tensor.h"
+#include "lockstep/runtime/context.h"
 
 namespace lockstep::nn {
 
@@ -46,7 +47,7 @@ struct Initializer {
 // Where and in what dtype a module's state lives, and the seed of its initial values.
 struct Placement {
   DType dtype = DType::f32;
-  Device device = {};
+  Device device = context().device;
   uint64_t seed = 0;
 };
 
@@ -152,12 +153,19 @@ class Parameter {
 std::vector<ShardOwner*> shard_owners(std::span<const Parameter> parameters);
 
 // State that is not trained: running statistics, counters. A handle, like Parameter. It has the
-// dtype of the placement, or always the one it was made with.
+// dtype of the placement, or always the one it was made with; it lies on the placement's device, or
+// always on the host.
 class Buffer {
  public:
   Buffer() = default;
   Buffer(Shape shape, double value, std::optional<DType> dtype = {})
-      : state_(std::make_shared<State>(State{shape, value, dtype, {}})) {}
+      : state_(std::make_shared<State>(State{shape, value, dtype, false, {}})) {}
+  // What the host counts with, and would else wait for.
+  static Buffer on_host(Shape shape, double value, DType dtype) {
+    Buffer buffer(shape, value, dtype);
+    buffer.state_->on_host = true;
+    return buffer;
+  }
 
   explicit operator bool() const { return static_cast<bool>(state_); }
   const Shape& shape() const { return state_->shape; }
@@ -172,6 +180,7 @@ class Buffer {
     Shape shape;
     double value;
     std::optional<DType> dtype;
+    bool on_host;
     Array array;
   };
   std::shared_ptr<State> state_;

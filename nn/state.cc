@@ -77,6 +77,7 @@ std::vector<Array> match(const std::vector<Entry>& entries,
   return found;
 }
 
+// On the host.
 Array read(const files::TensorEntry& entry) {
   Array values = Array::empty(Shape(std::span<const int64_t>(entry.shape)), entry.dtype);
   if (!entry.data.empty()) std::memcpy(values.data(), entry.data.data(), entry.data.size());
@@ -124,10 +125,10 @@ LoadReport Module::load_state(const std::filesystem::path& path, bool strict) {
 }
 
 void Module::save_state(const std::filesystem::path& path) {
-  std::vector<Array> held;  // what the entries' data points into
+  std::vector<Array> held;  // what the entries' data points into, on the host
   std::vector<files::TensorData> tensors;
   for (const auto& [name, array] : state()) {
-    held.push_back(kernels::contiguous(array));
+    held.push_back(kernels::contiguous(array.to_host()));
     tensors.push_back(
         {{name, array.dtype(), {array.shape().begin(), array.shape().end()}}, held.back().data()});
   }

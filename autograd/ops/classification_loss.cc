@@ -146,8 +146,10 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOp
   if (problem.weight || smoothing > 0) {
     return index_losses(problem, log_softmax(problem.x), smoothing);
   }
-  return reduced(problem, row_losses(problem.x, problem.targets, problem.ignore),
-                 [&] { return sum(problem.targets != Tensor(Scalar(problem.ignore))).item(); });
+  const Tensor losses = row_losses(problem.x, problem.targets, problem.ignore);
+  return reduced(problem, losses, [&] {
+    return to(sum(problem.targets != Tensor(Scalar(problem.ignore))), losses.dtype());
+  });
 }
 
 Tensor nll_loss(const Tensor& log_probabilities, const Tensor& targets, NllLossOptions options) {

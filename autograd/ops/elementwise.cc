@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "lockstep/autograd/autocast.h"
 #include "lockstep/autograd/ops/reduce.h"
@@ -88,12 +89,19 @@ DType domain_dtype(const char* name, Domain domain, DType dtype, bool weak) {
   return dtype;
 }
 
-// The values of an operand in `dtype`, on the device of the operand that it meets if it is weak.
+// The values of an operand in `dtype`, on the device of the operand that it meets if it is weak. Of
+// two weak ones that which is on the host moves.
 Array meet(const Tensor& x, const Tensor& other, DType dtype) {
-  if (!x.is_weak_scalar() || other.is_weak_scalar() || x.device() == other.device()) {
-    return kernels::cast(x.value(), dtype);
+  const Array value = kernels::cast(x.value(), dtype);
+  const bool moves = x.is_weak_scalar() && x.device() != other.device() &&
+                     (!other.is_weak_scalar() || x.device() == Device());
+  if (!moves) return value;
+  // A number goes there as an argument of a kernel, where a double holds it.
+  const double number = value.elements() == 1 ? value.item() : 0;
+  if (value.elements() != 1 || (!is_floating(dtype) && std::abs(number) > 0x1p53)) {
+    return kernels::to_device(value, other.device());
   }
-  return to(Tensor(kernels::cast(x.value(), dtype)), other.device()).value();
+  return Array::full(value.shape(), number, dtype, other.device());
 }
 
 // Two operands brought to the dtype in which they are computed.
@@ -272,7 +280,8 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   check_given("where", {&condition});
   const Pair pair = promote("where", Domain::boolean, a, b);
   if (!pair.weak) return where_of(condition, pair.a, pair.b, pair.left(), pair.right());
-  return Tensor::weak(kernels::where(condition.value(), pair.left(), pair.right()));
+  const auto there = [&](const Array& x) { return kernels::to_device(x, condition.device()); };
+  return Tensor::weak(kernels::where(condition.value(), there(pair.left()), there(pair.right())));
 }
 
 Tensor to(const Tensor& x, DType dtype) {
@@ -289,12 +298,8 @@ Tensor to(const Tensor& x, DType dtype) {
 Tensor to(const Tensor& x, Device device) {
   check_given("to", {&x});
   if (x.device() == device) return x;
-  const Array source = kernels::contiguous(x.value());
-  const Array value = Array::empty(x.shape(), x.dtype(), device);
-  std::vector<std::byte> bytes(value.bytes());
-  backend_of(x.device()).copy_to_host(bytes.data(), source.data(), bytes.size());
-  backend_of(device).copy_from_host(value.data(), bytes.data(), bytes.size());
-  return record({"to", device.kind == DeviceKind::cpu ? "cpu" : "cuda"}, value, {&x},
+  const char* kind = device.kind == DeviceKind::cpu ? "cpu" : "cuda";
+  return record({"to", kind}, kernels::to_device(x.value(), device), {&x},
                 [from = x.device()](const Tensor& dy, Gradients& out) {
                   out.add(0, [&] { return to(dy, from); });
                 });

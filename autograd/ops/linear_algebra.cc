@@ -153,14 +153,9 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   Shape shape = x.shape();
   shape[shape.rank() - 1] = weight.dim(0);
   const int64_t rows = leading_elements(shape);
-  Into into{Array::empty({rows, weight.dim(0)}, x.dtype(), x.device())};
-  if (bias) {
-    kernels::copy_into(bias.value(), into.destination);
-    into.beta = 1;
-  }
   const Array flat = kernels::contiguous(x.value()).reshape({rows, x.dim(-1)});
-  kernels::matmul(flat, weight.value().transpose(0, 1), into);
-  return record({"linear"}, into.destination.reshape(shape), {&x, &weight, &bias},
+  const Array y = kernels::linear(flat, weight.value(), bias ? bias.value() : Array());
+  return record({"linear"}, y.reshape(shape), {&x, &weight, &bias},
                 [shape = x.shape(), x = Saved(x, weight.requires_grad()),
                  weight = Saved(weight, x.requires_grad())](const Tensor& dy, Gradients& out) {
                   const Tensor dy_rows = rows_of(dy);

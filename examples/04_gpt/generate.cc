@@ -31,7 +31,7 @@ std::vector<int32_t> generate(Model& model, std::span<const int32_t> prompt,
     const int64_t time =
         std::min<int64_t>(static_cast<int64_t>(tokens.size()), model.config.context);
     const std::span<const int64_t> window(tokens.end() - time, tokens.end());
-    const Tensor logits = model(Tensor(Array::from(window, {1, time})));
+    const Tensor logits = model(Tensor(Array::from(window, {1, time}, context().device)));
     std::vector<double> last = logits.value().select(1, time - 1).to_vector<double>();
     if (options.vocabulary > 0) last.resize(static_cast<size_t>(options.vocabulary));
     result.push_back(draw(last, options.temperature, random));

@@ -42,6 +42,7 @@ Shape shape_of(const files::TensorEntry& entry) {
   return Shape(std::span<const int64_t>(entry.shape));
 }
 
+// On the host.
 Array read(const files::TensorEntry& entry) {
   Array values = Array::empty(shape_of(entry), entry.dtype);
   std::memcpy(values.data(), entry.data.data(), entry.data.size());
@@ -105,12 +106,12 @@ void load_weights(const std::filesystem::path& path, Model& model) {
 void export_model(const std::filesystem::path& directory, Model& model) {
   files::FileSystem& disk = files::posix_file_system();
   check(disk.create_directories(directory));
-  std::vector<Array> kept;
+  std::vector<Array> kept;  // what the tensors' data points into, on the host
   std::vector<files::TensorData> tensors;
   for (auto& [name, parameter] : model.named_parameters()) {
     Array values = parameter.tensor().value();
     if (is_transposed(name)) values = values.transpose(0, 1);
-    kept.push_back(kernels::contiguous(kernels::cast(values, DType::f32)));
+    kept.push_back(kernels::contiguous(kernels::cast(values, DType::f32)).to_host());
     files::TensorData data;
     data.name = name;
     data.dtype = DType::f32;

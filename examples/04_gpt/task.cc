@@ -80,8 +80,9 @@ void Task::load_from(const TokenWindows& windows, int64_t first, int64_t count) 
   const Shape shape{count, config_.context};
   std::vector<int64_t> inputs(static_cast<size_t>(shape.elements())), targets(inputs.size());
   windows.read(first, inputs, targets);
-  inputs_ = Array::from(inputs, shape);
-  targets_ = Array::from(targets, shape);
+  const Purpose purpose("batch");
+  inputs_ = Array::from(inputs, shape, context().device);
+  targets_ = Array::from(targets, shape, context().device);
 }
 
 Tensor Task::loss() {

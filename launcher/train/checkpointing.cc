@@ -7,6 +7,7 @@
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/status.h"
 #include "lockstep/runtime/files/checkpoint.h"
+#include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::train {
 namespace {
@@ -15,34 +16,41 @@ std::vector<int64_t> dims(const Shape& shape) {
   return std::vector<int64_t>(shape.begin(), shape.end());
 }
 
-// `count` elements of an entry from `first` of what this rank has.
-files::Slice slice_of(const NamedArray& entry, int64_t first, int64_t count) {
-  const int64_t item = static_cast<int64_t>(size_of(entry.values.dtype()));
-  return {.name = entry.name,
-          .dtype = entry.values.dtype(),
-          .full_shape = dims(entry.shape()),
-          .begin = entry.begin() + first,
-          .end = entry.begin() + first + count,
-          .data = static_cast<const char*>(entry.values.data()) + first * item};
+// Slices, and the memory on the host that they point into: that of the values, or a copy.
+struct HostSlices {
+  std::vector<files::Slice> slices;
+  std::vector<Array> held;
+};
+
+// Adds `count` elements of an entry from `first` of what this rank has.
+void add_slice(const NamedArray& entry, int64_t first, int64_t count, HostSlices& to) {
+  const Array flat = entry.values.try_view({entry.values.elements()});
+  to.held.push_back(flat.narrow(0, first, count).to_host());
+  to.slices.push_back({.name = entry.name,
+                       .dtype = entry.values.dtype(),
+                       .full_shape = dims(entry.shape()),
+                       .begin = entry.begin() + first,
+                       .end = entry.begin() + first + count,
+                       .data = to.held.back().data()});
 }
 
 // This rank's own slices, and the elements of what all ranks have that fall into its share of those
 // bytes, tensor after tensor.
-std::vector<files::Slice> slices_of(std::span<const NamedArray> state, int rank, int world_size) {
+HostSlices slices_of(std::span<const NamedArray> state, int rank, int world_size) {
   int64_t total = 0;
   for (const NamedArray& entry : state) {
     if (!entry.slice) total += static_cast<int64_t>(entry.values.bytes());
   }
   const int64_t share_begin = total * rank / world_size;
   const int64_t share_end = total * (rank + 1) / world_size;
-  std::vector<files::Slice> slices;
+  HostSlices slices;
   int64_t start = 0;  // of the tensor among all bytes
   for (const NamedArray& entry : state) {
     const int64_t item = static_cast<int64_t>(size_of(entry.values.dtype()));
     const int64_t count = entry.values.elements();
     const bool empty = entry.shape().elements() == 0 && rank == 0;
     if (entry.slice) {
-      if (count > 0 || empty) slices.push_back(slice_of(entry, 0, count));
+      if (count > 0 || empty) add_slice(entry, 0, count, slices);
       continue;
     }
     // An element belongs to the share that holds its first byte.
@@ -51,7 +59,7 @@ std::vector<files::Slice> slices_of(std::span<const NamedArray> state, int rank,
     };
     const int64_t begin = share_begin <= start ? 0 : first_at(share_begin);
     const int64_t end = share_end <= start ? 0 : first_at(share_end);
-    if (begin < end || empty) slices.push_back(slice_of(entry, begin, end - begin));
+    if (begin < end || empty) add_slice(entry, begin, end - begin, slices);
     start += count * item;
   }
   return slices;
@@ -66,7 +74,12 @@ void read_into(files::Checkpoint& checkpoint, const NamedArray& entry) {
                  checkpoint.directory().string(), " holds ", entry.name, " as ", record->dtype, " ",
                  stored, ", this run has ", entry.values.dtype(), " ", entry.shape());
   const int64_t begin = entry.begin(), end = begin + entry.values.elements();
-  if (begin < end) check(checkpoint.read(entry.name, begin, end, entry.values.data()));
+  if (begin == end) return;
+  const bool on_host = entry.values.device() == Device();
+  const Array host =
+      on_host ? entry.values : Array::empty(entry.values.shape(), entry.values.dtype());
+  check(checkpoint.read(entry.name, begin, end, host.data()));
+  if (!on_host) kernels::copy_into(host, entry.values);
   entry.values.storage()->bump_version();
 }
 
@@ -90,10 +103,9 @@ void Checkpointer::save(int64_t step, std::span<const NamedArray> state,
   });
   std::string record;
   agree(communicator_, "checkpoint write", [&] {
-    const std::vector<files::Slice> slices =
-        slices_of(state, communicator_.rank(), communicator_.size());
+    const HostSlices own = slices_of(state, communicator_.rank(), communicator_.size());
     record = take(files::write_shard(file_system_, directory, communicator_.rank(),
-                                     communicator_.size(), slices))
+                                     communicator_.size(), own.slices))
                  .to_json();
   });
   const std::vector<std::string> records =

@@ -6,6 +6,7 @@
 
 #include "lockstep/launcher/flags/flags.h"
 #include "lockstep/launcher/train/make_optimizer.h"
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/error.h"
 
 namespace lockstep::train {
@@ -78,7 +79,10 @@ void TrainOptions::add_to(flags::Command& c) {
          .help = "arithmetic; 16 bits: under autocast, f32 parameters and gradients",
          .choices = {"f64", "f32", "bf16", "fp16"}},
         precision);
-  c.add({.name = "--device", .help = "where to compute", .choices = {"auto", "cpu"}}, device);
+  c.add({.name = "--device",
+         .help = "where to compute; auto: on the rank's GPU where there is one",
+         .choices = {"auto", "cpu", "cuda"}},
+        device);
   c.add({.name = "--threads",
          .help = "threads of one rank (0: the cores, shared by the ranks)",
          .value = "N",
@@ -205,8 +209,9 @@ std::optional<DType> TrainOptions::autocast_dtype() const {
 }
 
 nn::DataParallelOptions TrainOptions::data_parallel() const {
-  nn::DataParallelOptions options{
-      .placement = {.dtype = dtype(), .seed = static_cast<uint64_t>(seed)}};
+  nn::DataParallelOptions options{.placement = {.dtype = dtype(),
+                                                .device = context().device,
+                                                .seed = static_cast<uint64_t>(seed)}};
   options.tune_bucket_sizes = !bucket_mb;
   if (bucket_mb) options.bucket_sizes.other_mb = *bucket_mb;
   if (reduce_dtype != "f32") {

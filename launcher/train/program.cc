@@ -11,6 +11,7 @@
 
 #include "lockstep/launcher/flags/flags.h"
 #include "lockstep/launcher/train/agreement.h"
+#include "lockstep/launcher/train/device.h"
 #include "lockstep/launcher/train/job_watch.h"
 #include "lockstep/launcher/train/signals.h"
 #include "lockstep/runtime/backend.h"
@@ -63,9 +64,10 @@ void read_environment(TrainOptions& options) {
 void apply_machine_options(const TrainOptions& options, const World& world) {
   context().threads =
       options.threads > 0 ? options.threads : std::max(1, available_cpus() / world.local_size);
+  context().device = choose_device(options.device, world);
   if (options.memory_limit.empty()) return;
   if (const auto limit = flags::parse_size(options.memory_limit)) {
-    backend_of({}).set_limit(*limit);
+    backend_of(context().device).set_limit(*limit);
   }
 }
 
@@ -124,7 +126,7 @@ int Program::run(int argc, char** argv) {
     log(LogLevel::info, {"rank ", world.rank, " of ", world.size, " (", world.source, "), process ",
                          getpid(), ", ", context().threads, " threads"});
     if (world.size > 1) delayed.emplace();
-    const std::unique_ptr<Communicator> communicator = make_communicator(world);
+    const std::unique_ptr<Communicator> communicator = make_communicator(world, context().device);
     communicator->set_timeout(options.timeout);
     JobWatch watch(*communicator, world,
                    {.timeout = options.timeout,

@@ -12,7 +12,6 @@
 #include "lockstep/nn/blocks.h"
 #include "lockstep/nn/optim.h"
 #include "lockstep/nn/parallel/sync_batch_norm.h"
-#include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/files/file_system.h"
 #include "lockstep/runtime/version.h"
 
@@ -100,6 +99,8 @@ void Trainer::begin_writing() {
     const Json config{{"version", version()},
                       {"world_size", communicator_.size()},
                       {"backend", communicator_.backend()},
+                      {"device", communicator_.device().to_string()},
+                      {"device_description", backend().description()},
                       {"host", host_name()},
                       {"trainer", Json::parse(options_.to_json())},
                       {"model", Json::parse(identity.model)},
@@ -118,6 +119,8 @@ void Trainer::begin_writing() {
                               {"steps", steps_},
                               {"world_size", int64_t{communicator_.size()}},
                               {"backend", std::string(communicator_.backend())},
+                              {"device", communicator_.device().to_string()},
+                              {"device_description", backend().description()},
                               {"parameters", count},
                               {"precision", options_.precision},
                               {"version", std::string(version())}});
@@ -195,9 +198,7 @@ void Trainer::write_trace() {
 }
 
 // One forward and backward. `weight`: of the mean loss over these samples.
-void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepReport& mine,
-                          StepTimes& times) {
-  const auto count = static_cast<double>(samples.count);
+Array Trainer::micro_batch(const data::Share& samples, double weight, StepTimes& times) {
   context().random = {.seed = static_cast<uint64_t>(options_.seed),
                       .step = static_cast<uint32_t>(step_ + 1),
                       .first_sample = static_cast<uint32_t>(samples.first - position_)};
@@ -209,13 +210,22 @@ void Trainer::micro_batch(const data::Share& samples, double weight, nn::StepRep
   {
     const Phase phase = this->phase("forward", &times.forward);
     loss = this->loss();
-    if (samples.count > 0) mine.loss_sum += loss.item() * count;
   }
-  mine.samples += count;
-  mine.tokens += count * static_cast<double>(task_.tokens_per_sample());
   if (scaler_) weight *= scaler_->scale();
   const Phase phase = this->phase("backward", &times.backward);
   loss.backward(Tensor(Array::full(loss.shape(), weight, loss.dtype(), loss.device())));
+  return samples.count > 0 ? loss.value() : Array();
+}
+
+void Trainer::add_losses(const std::vector<Array>& losses, const std::vector<int64_t>& counts,
+                         nn::StepReport& mine, StepTimes& times) {
+  const Phase phase = this->phase("backward", &times.backward);
+  for (size_t i = 0; i < losses.size(); ++i) {
+    const auto count = static_cast<double>(counts[i]);
+    if (losses[i]) mine.loss_sum += losses[i].item() * count;
+    mine.samples += count;
+    mine.tokens += count * static_cast<double>(task_.tokens_per_sample());
+  }
 }
 
 // Whether all ranks make equally many passes, some of them over no samples: they compute something
@@ -250,6 +260,8 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   const bool reduces = ddp_->reduces_each_micro_batch(), together = passes_together();
   const int64_t most = plan_->micro_batch(), own = (share.count + most - 1) / most;
   const int64_t rounds = reduces || together ? plan_->micro_batches_of(step) : own;
+  std::vector<Array> losses;  // of each micro-batch
+  std::vector<int64_t> counts;
   for (int64_t round = 0; round < rounds; ++round) {
     const bool last = round + 1 == rounds;
     const int64_t done = std::min(round * most, share.count);
@@ -262,12 +274,17 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
           static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
       // A rank whose pass has failed only takes part in the reductions.
       if (computes && (count > 0 || together)) {
-        micro_batch({share.first + done, count}, weight, mine, times);
+        losses.push_back(micro_batch({share.first + done, count}, weight, times));
+        counts.push_back(count);
       }
+      // Only now, when all that a device is to do is queued: reading waits for it.
+      if (last && computes) add_losses(losses, counts, mine, times);
     } catch (const CollectiveError&) {
       throw;
     } catch (const std::bad_alloc&) {
       fail("out of memory; a smaller --micro-batch needs less");
+    } catch (const OutOfMemory& failure) {
+      fail(concat({failure.what(), "; a smaller --micro-batch needs less"}).c_str());
     } catch (const std::exception& failure) {
       fail(failure.what());
     }
@@ -321,7 +338,7 @@ void Trainer::report_step(const nn::StepReport& total, double norm,
                             .tokens_per_second = total.tokens / seconds,
                             .seconds = seconds,
                             .time = times,
-                            .memory_bytes = backend_of({}).statistics().peak_in_use_bytes};
+                            .memory_bytes = backend().statistics().peak_in_use_bytes};
   write_metrics([&] { metrics_->step(metrics); });
   progress_->step(step_, metrics.loss, metrics.tokens_per_second, metrics.samples_per_second);
 }

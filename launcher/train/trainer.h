@@ -23,6 +23,7 @@
 #include "lockstep/nn/optim/grad_scaler.h"
 #include "lockstep/nn/optim/optimizer.h"
 #include "lockstep/nn/parallel/data_parallel.h"
+#include "lockstep/runtime/backend.h"
 
 namespace lockstep::train {
 
@@ -97,6 +98,8 @@ class Trainer {
  private:
   using Clock = std::chrono::steady_clock;
 
+  // Of the device that the model is on: the communicator's.
+  Backend& backend() const { return backend_of(communicator_.device()); }
   Phase phase(std::string_view name, double* seconds = nullptr);
   // One that may take long: for a while nobody takes the rank for late.
   Phase long_phase(std::string_view name, double* seconds = nullptr);
@@ -111,8 +114,10 @@ class Trainer {
   nn::StepReport forward_backward(StepTimes& times);
   bool passes_together() const;
   [[noreturn]] void break_off(const std::string& error);
-  void micro_batch(const data::Share& samples, double weight, nn::StepReport& mine,
-                   StepTimes& times);
+  // Returns the mean loss, of no samples an empty array.
+  Array micro_batch(const data::Share& samples, double weight, StepTimes& times);
+  void add_losses(const std::vector<Array>& losses, const std::vector<int64_t>& counts,
+                  nn::StepReport& mine, StepTimes& times);
   // The task's loss over what it has loaded, in the run's precision.
   Tensor loss();
   // The optimizer's step, unless a gradient is not finite. Returns their norm before clipping.

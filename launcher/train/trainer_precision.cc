@@ -21,7 +21,7 @@ void Trainer::note_precision() {
   const DType dtype = copies_->dtype();
   // Machines may differ: rank 0 speaks of its own.
   std::string note;
-  if (communicator_.rank() == 0 && !backend_of({}).kernels().multiplies_in(dtype)) {
+  if (communicator_.rank() == 0 && !backend().kernels().multiplies_in(dtype)) {
     note = concat({options_.precision, " products are computed in f32 on this machine"});
   }
   agree(communicator_, "run directory", [&] {

@@ -18,7 +18,7 @@ BatchNorm<kSpatial>::BatchNorm(int64_t num_features, Options options)
   if (options.track_running_stats) {
     running_mean = Buffer({num_features}, 0);
     running_var = Buffer({num_features}, 1);
-    num_batches_tracked = Buffer({}, 0, DType::i64);
+    num_batches_tracked = Buffer::on_host({}, 0, DType::i64);
   }
 }
 

@@ -64,11 +64,15 @@ class Total {
 };
 
 double two_norm(std::span<const nn::Parameter> parameters) {
-  Total total(false);
+  std::vector<nn::Parameter> counted;
+  std::vector<Array> gradients;
   for_each_gradient(parameters, [&](const nn::Parameter& parameter) {
-    const Array values = kernels::contiguous(parameter.own_gradient());
-    total.add(parameter, kernels::of(values).sum_of_squares(values.view()));
+    counted.push_back(parameter);
+    gradients.push_back(kernels::contiguous(parameter.own_gradient()));
   });
+  const std::vector<double> squares = kernels::sums_of_squares(gradients);
+  Total total(false);
+  for (size_t i = 0; i < counted.size(); ++i) total.add(counted[i], squares[i]);
   return std::sqrt(total.over_ranks());
 }
 

@@ -8,11 +8,6 @@
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::optim {
-namespace {
-
-double sum_of_squares(const Array& x) { return kernels::of(x).sum_of_squares(x.view()); }
-
-}  // namespace
 
 void LambOptions::check(std::span<const nn::Parameter>) const {
   LOCKSTEP_CHECK(learning_rate >= 0 && epsilon >= 0 && weight_decay >= 0, "Lamb: learning rate ",
@@ -40,11 +35,12 @@ void Lamb::prepare(Item& item) {
 
 void Lamb::finish(std::span<const Item> items) {
   // Squared lengths of value and direction; of sharded parameters all ranks' slices count.
-  std::vector<double> squares;
+  std::vector<Array> vectors;
   for (const Item& item : items) {
-    squares.push_back(sum_of_squares(value_of(item)));
-    squares.push_back(sum_of_squares(state_of(item, 2)));
+    vectors.push_back(value_of(item));
+    vectors.push_back(state_of(item, 2));
   }
+  std::vector<double> squares = kernels::sums_of_squares(vectors);
   for (nn::ShardOwner* owner : nn::shard_owners(parameters())) {
     std::vector<double> sums = squares;
     owner->sum(sums);

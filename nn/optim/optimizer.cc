@@ -45,6 +45,7 @@ void Optimizer::set_learning_rate(double rate) {
   for (int group = 0; group < groups_; ++group) set_learning_rate(group, rate);
 }
 
+// They lie on the host.
 double& Optimizer::scalar_of(const Item& item, int kind) {
   return scalars_[static_cast<size_t>(kind)].data<double>()[item.parameter];
 }
@@ -104,6 +105,7 @@ void Optimizer::make_arrays(int kind) {
       end_there = place.value.offset() + place.value.elements();
     }
     const Array& first = list.front().value;
+    const Purpose purpose("optimizer state");
     const Array memory = Array::zeros({end}, first.dtype(), first.device());
     for (const Place& place : list) {
       const Array& value = place.value;
@@ -277,7 +279,7 @@ void Optimizer::load_state(std::span<const State> given) {
   }
   for (const State& entry : own) {
     const Array& values = known[{entry.name, entry.parameter}]->values;
-    kernels::copy_into(kernels::cast(values, entry.values.dtype()), entry.values);
+    kernels::copy_into(values, entry.values);
   }
 }
 

@@ -10,16 +10,10 @@ Array bytes_of(const Array& x) {
   return Array(x.storage(), DType::u8, {x.elements() * width}, {1}, x.offset() * width);
 }
 
-}  // namespace
-
-void broadcast_buffers(Communicator& communicator, const std::vector<NamedBuffer>& buffers) {
-  if (buffers.empty()) return;
-  std::vector<Array> values;
+// All of one device.
+void broadcast_bytes(Communicator& communicator, const std::vector<Array>& values) {
   int64_t total = 0;
-  for (const NamedBuffer& named : buffers) {
-    values.push_back(bytes_of(named.buffer.array()));
-    total += values.back().elements();
-  }
+  for (const Array& own : values) total += own.elements();
   const Array flat = Array::empty({total}, DType::u8, values.front().device());
   const bool sends = communicator.rank() == 0;
   const auto copy_all = [&] {
@@ -33,6 +27,18 @@ void broadcast_buffers(Communicator& communicator, const std::vector<NamedBuffer
   if (sends) copy_all();
   communicator.broadcast(flat, 0, {.what = "buffers"}).wait();
   if (!sends) copy_all();
+}
+
+}  // namespace
+
+void broadcast_buffers(Communicator& communicator, const std::vector<NamedBuffer>& buffers) {
+  std::vector<Array> on_host, elsewhere;
+  for (const NamedBuffer& named : buffers) {
+    const Array& own = named.buffer.array();
+    (own.device() == Device() ? on_host : elsewhere).push_back(bytes_of(own));
+  }
+  if (!on_host.empty()) broadcast_bytes(communicator, on_host);
+  if (!elsewhere.empty()) broadcast_bytes(communicator, elsewhere);
 }
 
 }  // namespace lockstep::nn

@@ -62,8 +62,8 @@ Work top_k_of(const GradientBucket& bucket, const TopKOptions& options, ErrorFee
   const Array places = kernels::sort("top_k", magnitudes(values), 0, count, true);
   const Array chosen = kernels::gather(values, 0, places);
   if (options.error_feedback) {
-    const Array left = kernels::copy(values), minus = Array::zeros(chosen.shape(), chosen.dtype());
-    kernels::scale_add(-1, chosen, 0, minus);
+    const Array left = kernels::copy(values), minus = kernels::copy(chosen);
+    kernels::scale_add(-1, minus, 0, minus);
     kernels::scatter_add(minus, 0, places, left);
     feedback.keep(bucket, left);
   }

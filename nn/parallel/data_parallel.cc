@@ -63,6 +63,7 @@ DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& c
     LOCKSTEP_CHECK(!parameter.placed() || !parameter.leaf().has_hook(), "the parameter ", name,
                    " belongs to another DistributedDataParallel, which has to end first");
   }
+  check_device();
   wrap_hook();
   choose_members();
   std::vector<Array> state;
@@ -93,6 +94,18 @@ DistributedDataParallel::~DistributedDataParallel() {
     named.parameter.set_reduction_pending(false);
   }
   sharding_.reset();  // before what it refers to
+}
+
+void DistributedDataParallel::check_device() const {
+  const Device expected = communicator_.device();
+  const auto check = [&](std::string_view what, Device device) {
+    LOCKSTEP_CHECK(device == expected, "data parallelism: ", what, " is on ", device.to_string(),
+                   ", the communicator on ", expected.to_string());
+  };
+  if (!module_.placed()) return check("the module's placement", options_.placement.device);
+  for (const auto& [name, parameter] : parameters_) {
+    if (parameter.placed()) check("parameter " + name, parameter.tensor().device());
+  }
 }
 
 // Last parameter first: about the order in which backward finishes them.
@@ -143,20 +156,28 @@ void DistributedDataParallel::make_sharding() {
   module_.mark_placed();
 }
 
+// Memory for all buckets.
+Array DistributedDataParallel::new_gradients(DType dtype) const {
+  const Purpose purpose("gradients");
+  const Array gradients = communicator_.allocate_bucket(layout_.elements, dtype);
+  kernels::fill(gradients, 0);
+  return gradients;
+}
+
 // Values and gradients of all members, with what they hold, to flat memory of this layout.
 void DistributedDataParallel::move_into(FlatLayout layout) {
   layout_ = std::move(layout);
   const Placement placement = options_.placement;
   const DType dtype = members_.empty() ? placement.dtype : parameter(0).dtype();
   const Device device = members_.empty() ? placement.device : parameter(0).tensor().device();
-  const Array gradients = communicator_.allocate_bucket(layout_.elements, dtype);
-  kernels::fill(gradients, 0);
+  const Array gradients = new_gradients(dtype);
   for (size_t i = 0; i < members_.size(); ++i) {
     const int member = static_cast<int>(i);
     Leaf& leaf = parameter(member).leaf();
     leaf.seat_gradient(layout_.window(gradients, member, leaf.shape()));
   }
   gradients_ = gradients;
+  const Purpose purpose("parameters");
   const Array values = Array::zeros({layout_.elements}, dtype, device);
   for (size_t i = 0; i < members_.size(); ++i) {
     const int member = static_cast<int>(i);

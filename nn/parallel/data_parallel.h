@@ -159,8 +159,10 @@ class DistributedDataParallel {
   static constexpr int kOutside = -1;
 
   Parameter& parameter(int member) { return parameters_[members_[member]].parameter; }
+  void check_device() const;
   void choose_members();
   void place_module(Module& module);
+  Array new_gradients(DType dtype) const;
   void move_into(FlatLayout layout);
   void attach_hooks();
   void on_fired(int index);

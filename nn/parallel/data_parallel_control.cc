@@ -26,6 +26,7 @@ bool DistributedDataParallel::used(size_t index) const {
                    : parameters_[index].parameter.leaf().has_gradient();
 }
 
+// On the host, wherever the gradients are.
 DistributedDataParallel::Control DistributedDataParallel::control(const StepReport& mine) {
   using Seconds = std::chrono::duration<double>;
   const Array array =

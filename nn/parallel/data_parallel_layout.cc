@@ -58,7 +58,7 @@ void DistributedDataParallel::tune(double seconds) {
   set_bucket_sizes(sizes);
 }
 
-// Others may have used other parameters. -1: no more.
+// Others may have used other parameters. -1: no more. On the host, wherever the gradients are.
 std::vector<int> DistributedDataParallel::order_of_rank_zero(const std::vector<int>& observed) {
   const Array shared = Array::full({static_cast<int64_t>(members_.size())}, -1, DType::i64);
   int64_t* places = shared.data<int64_t>();

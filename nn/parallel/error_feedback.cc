@@ -18,16 +18,20 @@ void ErrorFeedback::add_to(const GradientBucket& bucket) const {
 
 void ErrorFeedback::keep(const GradientBucket& bucket, const Array& left) {
   if (bucket.weight == 0) return;
-  for (size_t i = 0; i < bucket.gradients.size(); ++i) {
-    const Array& gradient = bucket.gradients[i];
-    const Array own(left.storage(), left.dtype(), gradient.shape(), gradient.strides(),
-                    left.offset() + gradient.offset() - bucket.values.offset());
+  std::vector<Array> parts;
+  for (const Array& gradient : bucket.gradients) {
+    parts.emplace_back(left.storage(), left.dtype(), gradient.shape(), gradient.strides(),
+                       left.offset() + gradient.offset() - bucket.values.offset());
+  }
+  const std::vector<double> squares = kernels::sums_of_squares(parts);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Array& own = parts[i];
     Array& kept = left_[bucket.parameter(i)];
     if (!kept || kept.shape() != own.shape()) {
       kept = Array::empty(own.shape(), own.dtype(), own.device());
     }
-    const bool finite = std::isfinite(kernels::of(own).sum_of_squares(own.view()));
-    finite ? kernels::scale_add(1 / bucket.weight, own, 0, kept) : kernels::fill(kept, 0);
+    std::isfinite(squares[i]) ? kernels::scale_add(1 / bucket.weight, own, 0, kept)
+                              : kernels::fill(kept, 0);
   }
 }
 

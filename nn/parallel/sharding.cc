@@ -118,6 +118,7 @@ void Sharding::make_values(Bucket& bucket, int block) {
                    "sharding: ", parameter(index).name, " and ",
                    parameter(bucket.members.front()).name, " share a bucket and differ in dtype");
   }
+  const Purpose purpose("parameters");
   Array whole, own;
   if (!placed && sharded(ShardLevel::parameters)) {
     own = Array::zeros({bucket.elements / communicator_.size()}, dtype, device);
@@ -145,6 +146,7 @@ void Sharding::make_copy(Bucket& bucket) {
       values.own.dtype() != DType::f32) {
     return;
   }
+  const Purpose purpose("16-bit parameters");
   const DType dtype = options_.copies->dtype();
   bucket.copy =
       &add_page(without_memory(bucket.elements, dtype, values.own.device()),
@@ -179,6 +181,7 @@ void Sharding::fill_values(const Bucket& bucket, const Array& whole) {
 }
 
 void Sharding::make_gradients(Bucket& bucket) {
+  const Purpose purpose("gradients");
   const Array& like = bucket.values->own;
   if (sharded(ShardLevel::gradients)) {
     bucket.gradients = without_memory(bucket.elements, like.dtype(), like.device());

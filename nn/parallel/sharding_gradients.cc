@@ -33,6 +33,7 @@ void Sharding::fall_asleep(const std::vector<bool>& frozen) {
 }
 
 void Sharding::open(int index) {
+  const Purpose purpose("gradients");
   Bucket& bucket = *buckets_[static_cast<size_t>(index)];
   const Ref<Storage>& storage = bucket.gradients.storage();
   for (int member : bucket.members) {

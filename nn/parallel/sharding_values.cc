@@ -45,6 +45,7 @@ void Sharding::wait(const Work& work) {
 }
 
 void Sharding::start_gather(Page& page) {
+  const Purpose purpose("parameters");
   const Ref<Storage>& storage = page.whole.storage();
   storage->attach();
   const Array whole = unguarded(page.whole);
@@ -160,6 +161,7 @@ void Sharding::values_changed() {
   bring_ahead();
 }
 
+// On the host, wherever the slices are.
 void Sharding::reduce_numbers(std::span<double> values, ReduceOp op) {
   const Array array =
       Array::from(std::span<const double>(values), {static_cast<int64_t>(values.size())});

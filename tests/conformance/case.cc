@@ -4,7 +4,9 @@
 #include <cstring>
 #include <limits>
 
+#include "lockstep/runtime/context.h"
 #include "lockstep/runtime/files/safetensors.h"
+#include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::conformance {
 namespace {
@@ -12,7 +14,7 @@ namespace {
 Array array_of(const files::TensorEntry& entry) {
   const Array array = Array::empty(Shape(std::span<const int64_t>(entry.shape)), entry.dtype);
   if (!entry.data.empty()) std::memcpy(array.data(), entry.data.data(), entry.data.size());
-  return array;
+  return kernels::to_device(array, context().device);
 }
 
 // A window on a tensor that was recorded as memory of rank 1.

@@ -32,7 +32,7 @@ struct Case {
   std::vector<Array> listed(const std::string& prefix) const;
 };
 
-// Throws Error if the file is not a case.
+// Its tensors lie on the context's device. Throws Error if the file is not a case.
 Case read_case(const std::filesystem::path& path);
 
 // Every *.safetensors file below the directories (or the files themselves), sorted. Throws Error

@@ -61,7 +61,7 @@ class Checked {
   static Tensor uneven(const Shape& shape) {
     std::vector<double> values(shape.elements());
     for (size_t i = 0; i < values.size(); ++i) values[i] = std::cos(1.0 + 1.7 * i);
-    return Tensor(Array::from(values, shape));
+    return Tensor(Array::from(values, shape, context().device));
   }
 
   const Case& recorded_;
@@ -72,9 +72,9 @@ class Checked {
 
 // Whether the differences could be off by `error` at an element: one-sided ones disagree by a good
 // part of it (a corner), or wider ones do (a jump, or a bend within the step).
-bool unresolved(double& element, const std::function<double()>& value, double error) {
+bool unresolved(const SteppedElement& element, const std::function<double()>& value, double error) {
   constexpr double kStep = 1e-5;
-  const double before = element;
+  const double before = element.value();
   const auto at = [&](double step) {
     element = before + step;
     return value();
@@ -94,7 +94,7 @@ void note(const Case& recorded, const char* what, const Checked& checked,
     return;
   }
   for (const GradientMismatch& at : report.mismatches) {
-    double& element = checked.variables()[at.input].value().data<double>()[at.element];
+    const SteppedElement element(checked.variables()[at.input].value(), at.element);
     if (unresolved(element, value, std::abs(at.analytic - at.numeric))) continue;
     failures.push_back(
         concat({recorded.file, ": ", what, " of input ", at.input, ", element ", at.element,

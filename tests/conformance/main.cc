@@ -33,52 +33,66 @@ void replay(const Case& recorded, const OpTable& table, Failures& failures) {
 
 class Runner {
  public:
-  explicit Runner(const Options& options) : options_(options), table_(op_table()) {}
+  Runner(const Options& options, Device device)
+      : options_(options), device_(device), table_(op_table()) {}
 
   // The exit code.
   int run() {
-    int cases = 0, failed = 0;
+    std::vector<std::filesystem::path> files;
     for (const auto& path : find_cases(options_.directories)) {
-      if (path.string().find(options_.filter) == std::string::npos) continue;
-      if (options_.list) {
-        std::printf("%s\n", path.c_str());
-        continue;
-      }
-      const Failures failures = guarded(path.string(), [&](Failures& found) {
-        ++cases;
-        const Case recorded = read_case(path);
-        if (!applies(recorded)) {
-          --cases;
-          return;
-        }
-        if (options_.verbose) std::printf("%s\n", path.c_str());
-        one(recorded, found);
-      });
-      for (const std::string& failure : failures) std::printf("%s\n", failure.c_str());
-      std::fflush(stdout);
-      failed += failures.empty() ? 0 : 1;
+      if (path.string().find(options_.filter) != std::string::npos) files.push_back(path);
     }
-    if (options_.list) return 0;
-    std::printf("%d passed, %d failed, 0 skipped\n", cases - failed, failed);
-    return failed == 0 && cases > 0 ? 0 : 1;
+    if (options_.list) {
+      for (const auto& path : files) std::printf("%s\n", path.c_str());
+      return 0;
+    }
+    if (options_.mode == Options::Mode::misuse) {
+      misuse(files);
+    } else {
+      context().device = device_;
+      for (const auto& path : files) here(path);
+    }
+    std::printf("%d passed, %d failed, 0 skipped\n", cases_ - failed_, failed_);
+    return failed_ == 0 && cases_ > 0 ? 0 : 1;
   }
 
  private:
-  bool applies(const Case& recorded) const {
-    switch (options_.mode) {
-      case Options::Mode::replay: return true;
-      case Options::Mode::gradcheck: return has_checkable_gradients(recorded);
-      case Options::Mode::misuse: return recorded.kind == "op";
+  void misuse(const std::vector<std::filesystem::path>& files) {
+    std::vector<std::filesystem::path> ops;
+    for (const auto& path : files) {
+      const Failures failures = guarded(path.string(), [&](Failures& found) {
+        const Case recorded = read_case(path);
+        if (recorded.kind != "op") return;
+        if (table_.contains(recorded.name)) return ops.push_back(path);
+        found.push_back(path.string() + ": no op of the name '" + recorded.name + "' in the table");
+      });
+      if (!failures.empty()) count(path, failures);
     }
-    return false;
+    check_misuse(ops, table_, device_,
+                 [&](size_t i, const Failures& failures) { count(ops[i], failures); });
   }
 
-  void one(const Case& recorded, Failures& failures) const {
-    switch (options_.mode) {
-      case Options::Mode::replay: return replay(recorded, table_, failures);
-      case Options::Mode::gradcheck: return check_gradients(recorded, table_, failures);
-      case Options::Mode::misuse: return check_misuse(recorded, table_, failures);
+  void here(const std::filesystem::path& path) {
+    bool applies = true;
+    const Failures failures = guarded(path.string(), [&](Failures& found) {
+      const Case recorded = read_case(path);
+      const bool gradients = options_.mode == Options::Mode::gradcheck;
+      applies = !gradients || has_checkable_gradients(recorded);
+      if (!applies) return;
+      if (options_.verbose) std::printf("%s\n", path.c_str());
+      gradients ? check_gradients(recorded, table_, found) : replay(recorded, table_, found);
+    });
+    if (applies) count(path, failures);
+  }
+
+  void count(const std::filesystem::path& path, const Failures& failures) {
+    ++cases_;
+    failed_ += failures.empty() ? 0 : 1;
+    if (options_.verbose && options_.mode == Options::Mode::misuse) {
+      std::printf("%s\n", path.c_str());
     }
+    for (const std::string& failure : failures) std::printf("%s\n", failure.c_str());
+    std::fflush(stdout);
   }
 
   // What `body` found, and what escaped from it.
@@ -95,7 +109,9 @@ class Runner {
   }
 
   const Options& options_;
+  Device device_;
   OpTable table_;
+  int cases_ = 0, failed_ = 0;
 };
 
 }  // namespace
@@ -124,9 +140,9 @@ int main(int argc, char** argv) {
   using Mode = conformance::Options::Mode;
   options.mode = misuse ? Mode::misuse : gradcheck ? Mode::gradcheck : Mode::replay;
   try {
-    if (device == "cuda") context().device = {DeviceKind::cuda, 0};
-    backend_of(context().device);
-    return conformance::Runner(options).run();
+    const Device where{device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu, 0};
+    if (options.mode != Mode::misuse) backend_of(where);
+    return conformance::Runner(options, where).run();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "conformance: %s\n", error.what());
     return 1;

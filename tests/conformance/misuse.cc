@@ -11,10 +11,12 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <span>
 
 #include "conformance/layout.h"
 #include "conformance/replay.h"
 #include "lockstep/autograd/ops.h"
+#include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::conformance {
@@ -24,7 +26,9 @@ constexpr DType kDTypes[] = {DType::f64, DType::f32, DType::bf16, DType::f16,
                              DType::i64, DType::i32, DType::u8,   DType::boolean};
 constexpr int64_t kHuge = int64_t{1} << 40;
 constexpr unsigned kSeconds = 60;
+constexpr unsigned kDeviceSeconds = 600;
 constexpr uint64_t kMemoryBytes = uint64_t{4} << 30;
+constexpr uint64_t kDeviceAddressBytes = uint64_t{64} << 30;
 
 // One wrong way to call: what is different, and how.
 struct Wrong {
@@ -34,7 +38,8 @@ struct Wrong {
 
 // What the child says, read by its parent after it died.
 struct Page {
-  int calls;
+  size_t done;  // cases
+  int calls;    // of this one
   bool failed;
   char text[4000];
 
@@ -45,7 +50,9 @@ Tensor remade(const Tensor& like, const Array& value) {
   return like.requires_grad() ? Tensor::variable(value) : Tensor(value);
 }
 
-Array ones(const Shape& shape, const Tensor& like) { return Array::full(shape, 1, like.dtype()); }
+Array ones(const Shape& shape, const Tensor& like) {
+  return Array::full(shape, 1, like.dtype(), context().device);
+}
 
 // Other shapes for one tensor.
 void add_shapes(const std::string& name, const Shape& shape, std::vector<Wrong>& wrongs) {
@@ -91,7 +98,8 @@ void add_values(const std::string& name, DType dtype, std::vector<Wrong>& wrongs
     wrongs.push_back(
         {name + " filled with " + std::to_string(value), [name, value](Tensors& t, Json&) {
            const Tensor before = t[name];
-           t[name] = remade(before, Array::full(before.shape(), value, before.dtype()));
+           t[name] =
+               remade(before, Array::full(before.shape(), value, before.dtype(), before.device()));
          }});
   }
 }
@@ -195,14 +203,17 @@ void call(const Case& recorded, const Op& op, const Wrong& wrong) {
 }
 
 // From here on: what asks for too much is refused, and what never ends is ended. (Sanitizers have
-// reserved address space already.)
+// reserved address space already, and so have devices, which need more later.)
 void limit_resources() {
+  const Device device = context().device;
+  const bool on_host = device == Device();
+  if (!on_host) backend_of(device).set_limit(static_cast<int64_t>(kMemoryBytes));
   uint64_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages;
-  const uint64_t limit = pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)) + kMemoryBytes;
+  const uint64_t limit = pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE)) +
+                         (on_host ? kMemoryBytes : kDeviceAddressBytes);
   const rlimit address_space = {limit, limit};
   ::setrlimit(RLIMIT_AS, &address_space);
-  ::alarm(kSeconds);
 }
 
 // In the child: every call in turn, the current one told on the page.
@@ -221,32 +232,63 @@ void call_all(const Case& recorded, const Op& op, Page& page) {
   }
 }
 
+// The child: up to `count` cases, until one fails.
+[[noreturn]] void call_cases(std::span<const std::filesystem::path> files, const OpTable& table,
+                             Device device, Page& page) {
+  try {
+    context().device = device;
+    backend_of(device);
+    limit_resources();
+    for (const auto& file : files) {
+      page.calls = 0;
+      const Case recorded = read_case(file);
+      ::alarm(device == Device() ? kSeconds : kDeviceSeconds);
+      call_all(recorded, table.at(recorded.name), page);
+      if (page.calls == 0) {
+        page.say("nothing was called");
+        page.failed = true;
+      }
+      if (page.failed) break;
+      ++page.done;
+    }
+  } catch (const std::exception& error) {
+    page.say(error.what());
+    page.failed = true;
+  }
+  ::_exit(page.failed ? 1 : 0);
+}
+
+// What is wrong with the case at which a child has ended too early.
+std::string verdict(int status, const Page& page) {
+  if (WIFSIGNALED(status)) {
+    return concat({page.text, ": ended by signal ", WTERMSIG(status)});
+  }
+  if (page.failed) return page.text;
+  return concat({page.text, ": the process ended with ", WEXITSTATUS(status)});
+}
+
 }  // namespace
 
-void check_misuse(const Case& recorded, const OpTable& table, Failures& failures) {
-  const auto op = table.find(recorded.name);
-  LOCKSTEP_CHECK(op != table.end(), "no op of the name '", recorded.name, "' in the table");
+void check_misuse(const std::vector<std::filesystem::path>& files, const OpTable& table,
+                  Device device, const std::function<void(size_t file, Failures)>& report) {
   void* memory =
       ::mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   LOCKSTEP_CHECK(memory != MAP_FAILED, "mmap: ", std::strerror(errno));
-  Page& page = *new (memory) Page{};
-  std::fflush(stdout);
-  const pid_t child = ::fork();
-  LOCKSTEP_CHECK(child >= 0, "fork: ", std::strerror(errno));
-  if (child == 0) {
-    limit_resources();
-    call_all(recorded, op->second, page);
-    ::_exit(page.failed ? 1 : 0);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  std::string what = recorded.file + ": " + page.text;
-  if (WIFSIGNALED(status)) {
-    failures.push_back(what + ": ended by signal " + std::to_string(WTERMSIG(status)));
-  } else if (WEXITSTATUS(status) != 0) {
-    failures.push_back(what + (page.failed ? "" : ": the process ended with an error"));
-  } else if (page.calls == 0) {
-    failures.push_back(recorded.file + ": nothing was called");
+  // A device is slow to open, so one child goes through all cases.
+  const size_t most = device == Device() ? 1 : files.size();
+  for (size_t next = 0; next < files.size();) {
+    Page& page = *new (memory) Page{};
+    std::fflush(stdout);
+    const pid_t child = ::fork();
+    LOCKSTEP_CHECK(child >= 0, "fork: ", std::strerror(errno));
+    const size_t given = std::min(most, files.size() - next);
+    if (child == 0) call_cases(std::span(files).subspan(next, given), table, device, page);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    for (size_t i = 0; i < page.done; ++i) report(next++, {});
+    if (page.done == given) continue;
+    const std::string file = files[next].string();
+    report(next++, {file + ": " + verdict(status, page)});
   }
   ::munmap(memory, sizeof(Page));
 }

@@ -11,7 +11,7 @@ std::vector<nn::Parameter> parameters_with(const std::vector<Tensor>& gradients)
   for (const Tensor& gradient : gradients) {
     LOCKSTEP_CHECK(gradient && is_floating(gradient.dtype()), "a gradient is not floating");
     parameters.emplace_back(gradient.shape(), nn::Initializer::zeros());
-    parameters.back().seat(Array::zeros(gradient.shape(), gradient.dtype()));
+    parameters.back().seat(Array::zeros(gradient.shape(), gradient.dtype(), gradient.device()));
     parameters.back().leaf().seat_gradient(dense_copy(gradient.value()));
     parameters.back().leaf().set_has_gradient(true);
   }

@@ -14,7 +14,8 @@ std::vector<nn::Parameter> initial_parameters(const Case& recorded) {
     if (!values) break;
     parameters.emplace_back(values.shape(), nn::Initializer::zeros());
     parameters.back().seat(dense_copy(values));
-    parameters.back().leaf().seat_gradient(Array::zeros(values.shape(), values.dtype()));
+    parameters.back().leaf().seat_gradient(
+        Array::zeros(values.shape(), values.dtype(), values.device()));
   }
   LOCKSTEP_CHECK(!parameters.empty(), "there are no parameters");
   return parameters;
