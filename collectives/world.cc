@@ -174,11 +174,14 @@ World World::from_env() {
   return from([](const char* name) { return std::getenv(name); });
 }
 
-std::unique_ptr<Communicator> make_communicator(const World& world, Device device) {
+namespace {
+
+std::unique_ptr<Communicator> open_communicator(const World& world, Device device,
+                                                std::chrono::milliseconds timeout) {
   if (world.size == 1) return make_single_communicator(device);
   if (device.kind == DeviceKind::cuda) {
-    const nccl::JobStore job = nccl::connect_job_store(world);
-    return make_nccl_communicator(*job.store, world, device);
+    const nccl::JobStore job = nccl::connect_job_store(world, timeout);
+    return make_nccl_communicator(*job.store, world, device, timeout);
   }
   if (!world.mpi) {
     const bool slurm = world.source == "SLURM_PROCID";
@@ -191,6 +194,15 @@ std::unique_ptr<Communicator> make_communicator(const World& world, Device devic
                  world.source, " says rank ", world.rank, " of ", world.size,
                  ", but this program's MPI library says rank ", communicator->rank(), " of ",
                  communicator->size(), ": the launcher belongs to another MPI");
+  return communicator;
+}
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_communicator(const World& world, Device device,
+                                                std::chrono::milliseconds timeout) {
+  std::unique_ptr<Communicator> communicator = open_communicator(world, device, timeout);
+  communicator->set_timeout(timeout);
   return communicator;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -28,6 +29,10 @@ struct World {
 // with bare RANK variables and no MPI launcher: a UsageError that says to use mpirun or `lockstep
 // run`. Devices meet in the store at LOCKSTEP_STORE (host:port, with LOCKSTEP_STORE_TOKEN), or in
 // one that rank 0 hosts at MASTER_ADDR and MASTER_PORT; neither is there: a UsageError.
-std::unique_ptr<Communicator> make_communicator(const World& world, Device device = {});
+// `timeout` (zero: none) is how long devices wait for each other at the start, and the
+// communicator's from then on.
+std::unique_ptr<Communicator> make_communicator(
+    const World& world, Device device = {},
+    std::chrono::milliseconds timeout = std::chrono::minutes(10));
 
 }  // namespace lockstep

@@ -19,8 +19,8 @@ using Clock = std::chrono::steady_clock;
 constexpr milliseconds kLookAgainAfter{10};
 constexpr milliseconds kForEver = std::chrono::hours(24 * 365);
 
-// Keys: a rank says hello with its number, gets the id, confirms that it has it, and goes on when
-// all have.
+// Keys: a rank says hello with its number, gets the id, confirms it by repeating it, and goes on
+// when all have. What ranks of an attempt before left behind confirms another id.
 constexpr const char* kHello = "nccl/hello/";
 constexpr const char* kId = "nccl/id/";
 constexpr const char* kConfirmed = "nccl/confirmed/";
@@ -77,10 +77,14 @@ void answer_all(Store& store, int size, const UniqueId& id, Clock::time_point de
       const std::string& number = hello->second;
       if (std::string& last = answered[key]; last != number) {
         check(store.set(kId + number, text));
-        if (!last.empty()) check(store.remove(kId + last).status());
+        if (!last.empty()) {
+          check(store.remove(kId + last).status());
+          check(store.remove(kConfirmed + last).status());
+        }
         last = number;
       }
-      if (!confirmed.contains(kConfirmed + number)) missing.push_back(rank);
+      const auto word = confirmed.find(kConfirmed + number);
+      if (word == confirmed.end() || word->second != text) missing.push_back(rank);
     }
     if (missing.empty()) break;
     if (Clock::now() >= deadline) fail_late(0, size, missing, timeout);
@@ -108,7 +112,7 @@ UniqueId ask(Store& store, int rank, int size, Clock::time_point deadline, milli
   LOCKSTEP_CHECK(text->size() == sizeof id.bytes, "the id of NCCL's world has ", text->size(),
                  " bytes, expected ", sizeof id.bytes);
   std::memcpy(id.bytes, text->data(), sizeof id.bytes);
-  check(store.set(kConfirmed + number, ""));
+  check(store.set(kConfirmed + number, *text));
   const auto go = await(kGo + number);
   if (absl::IsDeadlineExceeded(go.status())) {
     const auto hellos = take(store.list(kHello));
@@ -128,7 +132,7 @@ UniqueId ask(Store& store, int rank, int size, Clock::time_point deadline, milli
 
 }  // namespace
 
-JobStore connect_job_store(const World& world) {
+JobStore connect_job_store(const World& world, milliseconds timeout) {
   JobStore job;
   TcpStoreAddress address;
   if (const std::string given = variable("LOCKSTEP_STORE"); !given.empty()) {
@@ -147,7 +151,8 @@ JobStore connect_job_store(const World& world) {
                 ", but not where ranks on CUDA devices meet: use `lockstep run`, or set ",
                 "MASTER_ADDR and MASTER_PORT to an address of rank 0"});
   }
-  job.store = take(connect_tcp_store(address));
+  job.store = take(connect_tcp_store(
+      address, {.connect_within = timeout == timeout.zero() ? kForEver : timeout}));
   return job;
 }
 

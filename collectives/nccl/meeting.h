@@ -16,8 +16,8 @@ struct JobStore {
   std::unique_ptr<TcpStoreServer> host;  // on rank 0, where it hosts the store
   std::unique_ptr<Store> store;
 };
-// As make_communicator(world, device) says.
-JobStore connect_job_store(const World& world);
+// As make_communicator(world, device, timeout) says.
+JobStore connect_job_store(const World& world, std::chrono::milliseconds timeout);
 
 // Rank 0 makes the id of a new world and all get it. Returns when all ranks have come; throws Error
 // naming those that have not after `timeout` (zero: never). Others may have met in the store

@@ -184,7 +184,9 @@ class NcclLibrary final : public Library {
   int query(Event event, bool* done) override {
     const cudaError_t error = cudaEventQuery(static_cast<cudaEvent_t>(event));
     *done = error == cudaSuccess;
-    return error == cudaErrorNotReady ? 0 : code_of(error);
+    if (error != cudaErrorNotReady) return code_of(error);
+    cudaGetLastError();  // it is no error of the next call
+    return 0;
   }
   int elapsed(Event from, Event to, float* milliseconds) override {
     return code_of(cudaEventElapsedTime(milliseconds, static_cast<cudaEvent_t>(from),

@@ -101,7 +101,8 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
   std::shared_ptr<Events> take_events();
   bool is_done(Event event);
   void check(int code, int group = -1);
-  void note_progress();
+  void note_progress();   // something has advanced
+  void nobody_is_late();  // deadlines count from now
   void fail_all(std::string_view reason);
 
   Library& library_;
@@ -114,6 +115,7 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
   std::vector<int> groups_;
   std::map<void*, std::pair<int, void*>> registrations_;  // by memory: group and registration
   Clock::time_point ask_again_{};
+  Clock::time_point advanced_{};
 
   std::thread thread_;
   mutable std::mutex mutex_;

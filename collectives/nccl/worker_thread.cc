@@ -174,7 +174,7 @@ void Worker::advance() {
 // wait for themselves has come before.
 bool Worker::has_ended(Task& task) {
   if (!task.begun) {
-    note_progress();
+    nobody_is_late();
     if (!is_done(task.events->begin)) return false;
     task.begun = true;
     task.work->begin();
@@ -203,7 +203,7 @@ void Worker::give_up(WorkState& work, std::string_view reason) {
 // Between two looks: as long as something has just advanced only for others to run; then sleeping,
 // a quarter of the time since, unless something is submitted.
 void Worker::rest() {
-  const auto waited = Clock::now() - last_progress();
+  const auto waited = Clock::now() - advanced_;
   if (waited < microseconds(100)) return std::this_thread::yield();
   std::unique_lock lock(mutex_);
   const bool launching = current_ != nullptr;
@@ -277,6 +277,11 @@ void Worker::end() {
 }
 
 void Worker::note_progress() {
+  advanced_ = Clock::now();
+  nobody_is_late();
+}
+
+void Worker::nobody_is_late() {
   progress_.store(Clock::now().time_since_epoch().count(), std::memory_order_relaxed);
 }
 

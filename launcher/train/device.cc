@@ -1,5 +1,7 @@
 #include "lockstep/launcher/train/device.h"
 
+#include <cstdlib>
+
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/error.h"
 #include "lockstep/runtime/log.h"
@@ -15,6 +17,22 @@ Device own_gpu(const World& world) {
 
 }  // namespace
 
+std::string reason_for_cpu(const World& world, int gpus,
+                           const std::function<const char*(const char*)>& lookup) {
+  const auto is_set = [&](const char* name) {
+    const char* value = lookup(name);
+    return value != nullptr && *value != 0;
+  };
+  if (world.size == 1) return "";
+  if (!is_set("LOCKSTEP_STORE") && !is_set("MASTER_ADDR")) {
+    return "ranks on GPUs meet at LOCKSTEP_STORE or MASTER_ADDR, and neither is set";
+  }
+  // A scheduler that gives each rank a GPU of its own shows it that one alone.
+  const bool own = gpus == 1 && is_set("CUDA_VISIBLE_DEVICES");
+  if (gpus >= world.local_size || own) return "";
+  return concat({"this host's ", world.local_size, " ranks see ", gpus, " GPUs"});
+}
+
 Device choose_device(std::string_view wanted, const World& world) {
   if (wanted == "cpu") return {};
   if (wanted == "cuda") {
@@ -29,6 +47,11 @@ Device choose_device(std::string_view wanted, const World& world) {
     return {};
   }
   try {
+    const std::string reason = reason_for_cpu(world, visible_gpus(), std::getenv);
+    if (!reason.empty()) {
+      log(LogLevel::info, {"--device auto: the CPU, because ", reason});
+      return {};
+    }
     const Device device = own_gpu(world);
     log(LogLevel::info,
         {"--device auto: ", device.to_string(), ", ", backend_of(device).description()});

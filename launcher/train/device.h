@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <string>
 #include <string_view>
 
 #include "lockstep/collectives/world.h"
@@ -12,5 +14,11 @@ namespace lockstep::train {
 // has it to itself (schedulers hand them out so). What auto finds is logged. Throws UsageError
 // where cuda is asked for and cannot be had, telling what is missing.
 Device choose_device(std::string_view wanted, const World& world);
+
+// Why `auto` leaves the GPUs of this host alone in a world of several ranks, of which each host
+// shows its ranks `gpus`; empty: it does not. The ranks of a host come to the same answer. `lookup`
+// is getenv.
+std::string reason_for_cpu(const World& world, int gpus,
+                           const std::function<const char*(const char*)>& lookup);
 
 }  // namespace lockstep::train

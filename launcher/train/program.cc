@@ -126,8 +126,8 @@ int Program::run(int argc, char** argv) {
     log(LogLevel::info, {"rank ", world.rank, " of ", world.size, " (", world.source, "), process ",
                          getpid(), ", ", context().threads, " threads"});
     if (world.size > 1) delayed.emplace();
-    const std::unique_ptr<Communicator> communicator = make_communicator(world, context().device);
-    communicator->set_timeout(options.timeout);
+    const std::unique_ptr<Communicator> communicator =
+        make_communicator(world, context().device, options.timeout);
     JobWatch watch(*communicator, world,
                    {.timeout = options.timeout,
                     .flight_directory = options.run_dir,

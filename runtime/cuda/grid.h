@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "lockstep/runtime/cuda/queue.h"
-#include "lockstep/runtime/error.h"
 
 // How a kernel is written and started. A kernel is a struct, its body, whose call operator is what
 // one thread does; its data members are the kernel's arguments:
@@ -84,26 +83,20 @@ __global__ void __launch_bounds__(Body::kThreads) kernel(const __grid_constant__
   body(Thread{});
 }
 
-// Queues the kernel; nothing where the grid is empty. Throws Error where CUDA refuses it.
+// Queues a kernel of that many threads a block; `arguments` points to the address of each. Throws
+// OutOfMemory where the device has no room for its code even when what is cached has been given
+// back, and Error where CUDA refuses it otherwise. vendor/launch.cu.
+void queue_kernel(const void* kernel, const Grid& grid, int threads, void** arguments,
+                  Queue& queue);
+
+// Nothing where the grid is empty.
 template <class Body>
 void launch(const Body& body, const Grid& grid, Queue& queue) {
   static_assert(Body::kCooperative || !Body::kCooperative);  // the simulated grid reads it
   if (grid.blocks == 0 || grid.blocks_y == 0) return;
-  constexpr int kSharedWithoutAsking = 48 << 10;
-  cudaError_t code = cudaSuccess;
-  if (grid.shared_bytes > kSharedWithoutAsking) {
-    code = cudaFuncSetAttribute(kernel<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                grid.shared_bytes);
-  }
-  if (code == cudaSuccess) {
-    const dim3 blocks(static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.blocks_y));
-    kernel<<<blocks, Body::kThreads, static_cast<size_t>(grid.shared_bytes), queue.stream()>>>(
-        body);
-    code = cudaPeekAtLastError();
-  }
-  if (code != cudaSuccess) [[unlikely]] {
-    fail({"kernel launch: ", cudaGetErrorName(code), ": ", cudaGetErrorString(code)});
-  }
+  void* arguments[] = {const_cast<Body*>(&body)};
+  queue_kernel(reinterpret_cast<const void*>(&kernel<Body>), grid, Body::kThreads, arguments,
+               queue);
 }
 
 }  // namespace lockstep::cuda

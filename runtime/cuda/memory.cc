@@ -32,12 +32,12 @@ Memory::Memory(Driver& driver, Device device) : driver_(driver), device_(device)
 Memory::~Memory() { trim(); }
 
 void* Memory::allocate(size_t bytes, const char* holder) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (bytes > kAddressSpace) fail_out_of_memory(bytes, holder);
   ++statistics_.allocations;
   const size_t wanted = std::max(kUnit, rounded(bytes, kUnit));
   Block* block = find(wanted);
-  if (block == nullptr) block = take_segment(wanted);
+  if (block == nullptr) block = take_segment(wanted, lock);
   if (block == nullptr) fail_out_of_memory(bytes, holder);
   cut(block, wanted);
   block->holder = holder == nullptr ? "others" : holder;
@@ -56,7 +56,7 @@ Memory::Block* Memory::find(size_t bytes) {
   return block;
 }
 
-Memory::Block* Memory::take_segment(size_t bytes) {
+Memory::Block* Memory::take_segment(size_t bytes, Lock& lock) {
   const bool small = bytes <= kLargestSmall;
   size_t segment = small                     ? kSmallSegment
                    : bytes <= kLargestShared ? kLargeSegment
@@ -64,10 +64,10 @@ Memory::Block* Memory::take_segment(size_t bytes) {
   void* data = nullptr;
   // Where there is no room for a whole segment, there may be for the block.
   for (const size_t size : {segment, bytes}) {
-    if (!make_room(static_cast<int64_t>(size))) continue;
+    if (!make_room(static_cast<int64_t>(size), lock)) continue;
     data = driver_.allocate(size);
     if (data == nullptr) {
-      trim_locked();
+      trim(lock);
       data = driver_.allocate(size);
     }
     segment = size;
@@ -126,26 +126,29 @@ void Memory::join_after(Block* block) {
 }
 
 void Memory::account(int64_t bytes) {
-  const std::lock_guard lock(mutex_);
-  if (bytes > 0 && !make_room(bytes)) fail_out_of_memory(static_cast<size_t>(bytes), nullptr);
+  std::unique_lock lock(mutex_);
+  if (bytes > 0 && !make_room(bytes, lock)) fail_out_of_memory(static_cast<size_t>(bytes), nullptr);
   foreign_bytes_ += bytes;
   note(bytes, bytes);
 }
 
 // Whether the limit allows so much more, once what is cached is given back.
-bool Memory::make_room(int64_t bytes) {
+bool Memory::make_room(int64_t bytes, Lock& lock) {
   const int64_t limit = statistics_.limit_bytes;
   if (limit == 0 || statistics_.reserved_bytes + bytes <= limit) return true;
-  trim_locked();
+  trim(lock);
   return statistics_.reserved_bytes + bytes <= limit;
 }
 
 void Memory::trim() {
-  const std::lock_guard lock(mutex_);
-  trim_locked();
+  std::unique_lock lock(mutex_);
+  trim(lock);
 }
 
-void Memory::trim_locked() {
+// The device frees memory when what runs there has ended, which may take somebody else's failure:
+// nobody is kept waiting meanwhile.
+void Memory::trim(Lock& lock) {
+  std::vector<void*> segments;
   for (Free& free : free_) {
     for (auto at = free.begin(); at != free.end();) {
       Block* block = *at;
@@ -155,10 +158,13 @@ void Memory::trim_locked() {
       }
       at = free.erase(at);
       note(0, -static_cast<int64_t>(block->bytes));
-      driver_.free(block->data);
-      blocks_.erase(block->data);
+      segments.push_back(block->data);
+      blocks_.erase(segments.back());
     }
   }
+  lock.unlock();
+  for (void* segment : segments) driver_.free(segment);
+  lock.lock();
 }
 
 void Memory::note(int64_t in_use, int64_t reserved) {

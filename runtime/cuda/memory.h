@@ -36,6 +36,8 @@ class Memory {
   MemoryStatistics statistics() const;
 
  private:
+  using Lock = std::unique_lock<std::mutex>;
+
   // A part of a segment, between its neighbours there.
   struct Block {
     char* data;
@@ -53,12 +55,12 @@ class Memory {
   using Free = std::set<Block*, BySize>;
 
   Block* find(size_t bytes);
-  Block* take_segment(size_t bytes);
+  Block* take_segment(size_t bytes, Lock& lock);
   void cut(Block* block, size_t bytes);
   void join_after(Block* block);
   Free& free_of(const Block* block) { return free_[block->small ? 0 : 1]; }
-  bool make_room(int64_t bytes);
-  void trim_locked();
+  bool make_room(int64_t bytes, Lock& lock);
+  void trim(Lock& lock);
   void note(int64_t in_use, int64_t reserved);
   [[noreturn]] void fail_out_of_memory(size_t bytes, const char* holder) const;
   std::string largest_holders() const;

@@ -36,11 +36,11 @@ struct Divisor {
 // Elements of `kOperands` views of one shape, numbered in row-major order of that shape. Dimensions
 // that lie together in all operands are one. Of fewer than 2^31 elements: larger views are cut by
 // who launches.
-template <int kOperands>
+template <int kOperands, class Stride = int64_t>
 struct Strided {
   int rank = 0;
   Divisor shape[View::kMaxRank];  // innermost first
-  int32_t strides[kOperands][View::kMaxRank];
+  Stride strides[kOperands][View::kMaxRank];
   bool contiguous = true;  // all operands, in this order
 
   explicit Strided(const View* const (&views)[kOperands]) {
@@ -56,7 +56,7 @@ struct Strided {
       }
       shape[rank] = Divisor(static_cast<uint32_t>(first.shape[d]));
       for (int i = 0; i < kOperands; ++i) {
-        strides[i][rank] = static_cast<int32_t>(views[i]->strides[d]);
+        strides[i][rank] = static_cast<Stride>(views[i]->strides[d]);
       }
       ++rank;
     }

@@ -22,7 +22,8 @@
 #include "support/fake_stream.h"
 
 // NCCL and CUDA's streams on the host: ranks are threads of this process, memory of the device is
-// the host's. As with the real one, ranks that differ in what they call, or are missing, hang.
+// the host's. Ranks that differ in what they call, or are missing, hang; the real one may also let
+// those that differ pass, with wrong values.
 namespace lockstep::testing {
 
 // What the libraries of all ranks share, and how things go wrong. Thread-safe.

@@ -14,7 +14,7 @@ namespace lockstep::cuda {
 template <int kOperands>
 struct Region {
   Operand operands[kOperands];
-  Strided<kOperands> layout;
+  Strided<kOperands, int32_t> layout;
   uint32_t count;
   // Runs of a whole number of packs, which lie together in each operand or are one element.
   bool packed;
@@ -70,7 +70,7 @@ class Cut {
       pointers[i] = &parts[i];
       operands[i] = Operand(parts[i]);
     }
-    Region<kOperands> result{{}, Strided<kOperands>(pointers), 0, false};
+    Region<kOperands> result{{}, Strided<kOperands, int32_t>(pointers), 0, false};
     for (int i = 0; i < kOperands; ++i) result.operands[i] = operands[i];
     result.count = static_cast<uint32_t>(parts[0].elements());
     result.packed = packed(result);

@@ -44,11 +44,13 @@ cublasLtEpilogue_t epilogue_of(Epilogue epilogue, bool with_bias) {
 }
 
 // The largest power of two, up to 256, that an address and all steps from it are multiples of.
+int64_t alignment_of(const void* data, int64_t step_bytes = 0) {
+  const auto bits = reinterpret_cast<uint64_t>(data) | static_cast<uint64_t>(step_bytes) | 256u;
+  return static_cast<int64_t>(bits & (~bits + 1));
+}
 uint32_t alignment_of(const Product::Operand& x) {
   const auto size = static_cast<int64_t>(size_of(x.dtype));
-  const auto bits =
-      reinterpret_cast<uint64_t>(x.data) | static_cast<uint64_t>(x.batch_stride * size) | 256u;
-  return static_cast<uint32_t>(bits & (~bits + 1));
+  return static_cast<uint32_t>(alignment_of(x.data, x.batch_stride * size));
 }
 
 template <class Handle, cublasStatus_t (*destroy)(Handle)>
@@ -127,7 +129,8 @@ Key key_of(const Product& p) {
           p.beta != 0,
           p.bias != nullptr,
           p.auxiliary_leading,
-          0};
+          static_cast<int64_t>(p.bias_dtype) | alignment_of(p.bias) << 8 |
+              alignment_of(p.auxiliary) << 20};
 }
 
 class CublasLt final : public Blas {
@@ -140,6 +143,7 @@ class CublasLt final : public Blas {
   ~CublasLt() override { cublasLtDestroy(handle_); }
 
   void multiply(const Product& p, Queue& queue) override {
+    const Stream stream = queue.stream();  // the device is this thread's from here on
     const bool is_double = p.c.dtype == DType::f64;
     const bool is_single = p.a.dtype == DType::f32;
     Description description;
@@ -167,7 +171,7 @@ class CublasLt final : public Blas {
               p.b.data, b.get(), p.a.data, a.get(),
               is_double ? static_cast<const void*>(&p.beta) : static_cast<const void*>(&beta),
               p.c.data, c.get(), p.c.data, c.get(), &algorithm, workspace.as<void>(),
-              kWorkspaceBytes, queue.stream()),
+              kWorkspaceBytes, stream),
           "cublasLtMatmul");
   }
 
@@ -194,6 +198,9 @@ class CublasLt final : public Blas {
     Preference preference;
     check(cublasLtMatmulPreferenceCreate(preference.made()), "cublasLtMatmulPreferenceCreate");
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
+    // A product in parts is summed in the type that it is computed in.
+    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(p.b));
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(p.a));
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(p.c));

@@ -23,12 +23,7 @@ class CudaDriver final : public Driver {
             .total_bytes = static_cast<int64_t>(found.totalGlobalMem)};
   }
 
-  void use() override {
-    thread_local int current = -1;
-    if (current == index_) return;
-    LOCKSTEP_CUDA(cudaSetDevice(index_));
-    current = index_;
-  }
+  void use() override { LOCKSTEP_CUDA(cudaSetDevice(index_)); }
 
   void* allocate(size_t bytes) override {
     use();
@@ -80,7 +75,10 @@ class CudaDriver final : public Driver {
   bool done(Event event) override {
     use();
     const cudaError_t code = cudaEventQuery(event);
-    if (code == cudaErrorNotReady) return false;
+    if (code == cudaErrorNotReady) {
+      cudaGetLastError();  // it is no error of the next call
+      return false;
+    }
     check(code, "cudaEventQuery");
     return true;
   }

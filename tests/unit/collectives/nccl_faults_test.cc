@@ -163,6 +163,7 @@ TEST(NcclFaults, RanksMeetWhereOthersHaveDied) {
   MemoryStore memory;
   const auto store = memory.connect();
   ASSERT_TRUE(store->set("nccl/hello/1", "of an attempt before").ok());
+  ASSERT_TRUE(store->set("nccl/confirmed/of an attempt before", "its id").ok());
   std::vector<std::thread> threads;
   for (int round = 0; round < 2; ++round) {
     for (int rank = 0; rank < 3; ++rank) {

@@ -21,6 +21,21 @@ TEST_F(ChooseDevice, TheCpuAlways) { EXPECT_EQ(choose_device("cpu", {}), Device(
 
 TEST_F(ChooseDevice, AutoFallsBackOnTheCpu) { EXPECT_EQ(choose_device("auto", {}), Device()); }
 
+// What auto decides must be the same on all ranks of a host.
+TEST(ReasonForCpu, SpeaksOfPlacesToMeetAndOfGpusTooFew) {
+  const auto variables = [](std::string names) {
+    return [names](const char* name) { return names.find(name) != names.npos ? "set" : nullptr; };
+  };
+  const World alone, four{.rank = 2, .size = 4, .local_rank = 2, .local_size = 4};
+  EXPECT_EQ(reason_for_cpu(alone, 1, variables("")), "");
+  EXPECT_THAT(reason_for_cpu(four, 4, variables("")), testing::HasSubstr("MASTER_ADDR"));
+  EXPECT_EQ(reason_for_cpu(four, 4, variables("LOCKSTEP_STORE")), "");
+  EXPECT_EQ(reason_for_cpu(four, 8, variables("MASTER_ADDR")), "");
+  EXPECT_EQ(reason_for_cpu(four, 2, variables("LOCKSTEP_STORE")), "this host's 4 ranks see 2 GPUs");
+  EXPECT_EQ(reason_for_cpu(four, 1, variables("LOCKSTEP_STORE")), "this host's 4 ranks see 1 GPUs");
+  EXPECT_EQ(reason_for_cpu(four, 1, variables("LOCKSTEP_STORE CUDA_VISIBLE_DEVICES")), "");
+}
+
 TEST_F(ChooseDevice, CudaIsAUsageErrorThatSaysWhatIsMissing) {
   try {
     choose_device("cuda", {});
