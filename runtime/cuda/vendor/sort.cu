@@ -11,6 +11,7 @@
 #include "lockstep/runtime/cuda/access.h"
 #include "lockstep/runtime/cuda/kernels/elements.h"
 #include "lockstep/runtime/cuda/kernels/sort_keys.h"
+#include "lockstep/runtime/cuda/vendor/check.h"
 
 namespace lockstep::cuda {
 namespace {
@@ -24,9 +25,7 @@ void with_memory(Queue& queue, const Call& call) {
     const Scratch memory(queue, bytes == 0 ? 1 : bytes);
     code = call(static_cast<void*>(memory.as<char>()), bytes);
   }
-  if (code != cudaSuccess) {
-    fail({"CUB: ", cudaGetErrorName(code), ": ", cudaGetErrorString(code)});
-  }
+  check(code, "CUB");
 }
 
 // Bits that tell `count` numbers apart.
