@@ -221,7 +221,7 @@ TEST(Nccl, Rank0HostsTheStoreAtTheMastersPort) {
   std::vector<std::thread> threads;
   for (int rank = 0; rank < 2; ++rank) {
     threads.emplace_back([&, rank] {
-      const nccl::JobStore job = nccl::connect_job_store({.rank = rank, .size = 2});
+      const nccl::JobStore job = nccl::connect_job_store({.rank = rank, .size = 2}, kPlenty);
       EXPECT_EQ(job.host != nullptr, rank == 0);
       EXPECT_TRUE(job.store->set("here" + std::to_string(rank), "").ok());
       EXPECT_TRUE(job.store->get("here" + std::to_string(1 - rank), kPlenty).ok());
