@@ -60,6 +60,11 @@ Array matmul(const Array& a, const Array& b, Into into) {
 }
 
 Array linear(const Array& x, const Array& weight, const Array& bias) {
+  LOCKSTEP_CHECK(x.dtype() != DType::boolean,
+                 "linear: dtype bool, expected a floating or an integer one");
+  LOCKSTEP_CHECK(weight.device() == x.device() && (!bias || bias.device() == x.device()),
+                 "linear: devices ", x.device().to_string(), ", ", weight.device().to_string(),
+                 " and ", (bias ? bias : x).device().to_string(), ", expected one");
   const Operation operation("linear");
   const Array y = Array::empty({x.dim(0), weight.dim(0)}, x.dtype(), x.device());
   of(x).linear(matrix(x).view(), matrix(weight).view(), bias ? bias.view() : View{}, y.view());

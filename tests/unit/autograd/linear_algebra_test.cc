@@ -236,6 +236,7 @@ TEST(LinearAlgebra, Errors) {
   EXPECT_THROW(linear(a, a, v), Error);
   EXPECT_THROW(linear(single, a), Error);
   EXPECT_THROW(linear(scalar, a), Error);
+  EXPECT_THROW(linear(truth, truth), Error);
   for (const char* equation : {"ij", "ij,jk,kl", "ij,j1", "ij,jk->il", "ij,jk->ii", "ijk,jk",
                                "i..j,jk", "ij,ik", "......,jk", "ij,jk->i->k"}) {
     EXPECT_THROW(einsum(equation, {a, random_array({3, 4}, 1)}), Error) << equation;
