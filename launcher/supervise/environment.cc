@@ -18,15 +18,18 @@ constexpr Variable kVariables[] = {
     {"LOCKSTEP_LOG_LEVEL", "error|warning|info|debug",
      "which remarks ranks make on stderr, this level and those before it (default: warning)"},
     {"LOCKSTEP_PLUGIN_DIR", "DIR",
-     "where liblockstep_mpi.so lies (default: ../lib beside the program, else where it was "
-     "linked)"},
+     "where liblockstep_mpi.so and liblockstep_cuda.so lie (default: ../lib beside the program, "
+     "else "
+     "where it was linked)"},
     {"LOCKSTEP_PROGRESS", "terminal|plain|off",
      "how training shows its progress (default: terminal on one, plain under a launcher)"},
     {"LOCKSTEP_SHARED_WINDOW", "off",
      "ranks of one host reduce through MPI, not through memory that they share"},
     {"LOCKSTEP_STORE", "HOST:PORT",
-     "where ranks watch each other (default: `lockstep run` hosts it, without it rank 0)"},
+     "where ranks watch each other, and on GPUs meet (default: `lockstep run` hosts it, without it "
+     "rank 0: on GPUs at MASTER_ADDR and MASTER_PORT)"},
     {"LOCKSTEP_STORE_TOKEN", "TEXT", "what LOCKSTEP_STORE wants to hear from those who connect"},
+    {"LOCKSTEP_TF32", "1", "f32 matrix products on GPUs may round their operands to TF32"},
     {"LOCKSTEP_TIMEOUT", "TIME", "the default of --timeout"},
 };
 

@@ -7,18 +7,13 @@
 
 #include "lockstep/runtime/cuda/queue.h"
 
-struct CUevent_st;
-
 namespace lockstep::cuda {
-
-using Event = CUevent_st*;
 
 struct DeviceProperties {
   std::string name;  // "NVIDIA H100 80GB HBM3"
   int major = 0;     // compute capability
   int minor = 0;
   int multiprocessors = 0;
-  int64_t total_bytes = 0;
 };
 
 // One device as CUDA's runtime offers it: the seam that tests put a host's memory behind. Throws
@@ -35,20 +30,11 @@ class Driver {
   // Null where there is no more.
   virtual void* allocate(size_t bytes) = 0;
   virtual void free(void* data) = 0;
-  // Page-locked memory of the host, which copies reach without a detour.
-  virtual void* allocate_pinned(size_t bytes) = 0;
-  virtual void free_pinned(void* data) = 0;
 
-  virtual Stream make_stream(bool high_priority) = 0;
-  // Work queued on a stream afterwards waits until what `event` recorded is done.
-  virtual Event make_event() = 0;
-  virtual void free_event(Event event) = 0;
-  virtual void record(Event event, Stream stream) = 0;
-  virtual void wait(Stream stream, Event event) = 0;
-  virtual bool done(Event event) = 0;
+  virtual Stream make_stream() = 0;
 
-  // Between any two of host and device, in order on the stream. Memory of the host that is not
-  // pinned is staged: the call returns when it has been read, or filled.
+  // Between any two of host and device, in order on the stream. Returns when memory of the host has
+  // been read, or filled.
   virtual void copy(void* to, const void* from, size_t bytes, Stream stream) = 0;
   virtual void set_zero(void* to, size_t bytes, Stream stream) = 0;
   virtual void synchronize(Stream stream) = 0;

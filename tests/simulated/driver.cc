@@ -90,11 +90,7 @@ Arena& arena() {
 class SimulatedDriver final : public Driver {
  public:
   DeviceProperties properties() override {
-    return {.name = "simulated device",
-            .major = 9,
-            .minor = 0,
-            .multiprocessors = 4,
-            .total_bytes = kDeviceBytes};
+    return {.name = "simulated device", .major = 9, .minor = 0, .multiprocessors = 4};
   }
 
   void use() override {}
@@ -118,15 +114,7 @@ class SimulatedDriver final : public Driver {
     held_ -= asked_[data];
     asked_.erase(data);
   }
-  void* allocate_pinned(size_t bytes) override { return std::malloc(bytes); }
-  void free_pinned(void* data) override { std::free(data); }
-
-  Stream make_stream(bool) override { return nullptr; }
-  Event make_event() override { return nullptr; }
-  void free_event(Event) override {}
-  void record(Event, Stream) override {}
-  void wait(Stream, Event) override {}
-  bool done(Event) override { return true; }
+  Stream make_stream() override { return nullptr; }
 
   void copy(void* to, const void* from, size_t bytes, Stream) override {
     const DeviceAccess access;

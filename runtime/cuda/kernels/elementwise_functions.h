@@ -106,4 +106,33 @@ void launch_comparison(const View& a, const View& b, const View& out, Queue& que
   launch_map(Comparison<F, C>{}, {&a, &b, &out}, queue);
 }
 
+// A table of each kind over a type list. One each, since a file makes those that it uses.
+template <class C, class List>
+struct UnaryTable;
+template <class C, class... F>
+struct UnaryTable<C, math::TypeList<F...>> {
+  static constexpr UnaryLaunch kAll[] = {launch_unary<F, C>...};
+};
+
+template <class C, class List>
+struct UnaryBackwardTable;
+template <class C, class... F>
+struct UnaryBackwardTable<C, math::TypeList<F...>> {
+  static constexpr UnaryBackwardLaunch kAll[] = {launch_unary_backward<F, C>...};
+};
+
+template <class C, class List>
+struct BinaryTable;
+template <class C, class... F>
+struct BinaryTable<C, math::TypeList<F...>> {
+  static constexpr BinaryLaunch kAll[] = {launch_binary<F, C>...};
+};
+
+template <class C, class List>
+struct BinaryBackwardTable;
+template <class C, class... F>
+struct BinaryBackwardTable<C, math::TypeList<F...>> {
+  static constexpr BinaryBackwardLaunch kAll[] = {launch_binary_backward<F, C>...};
+};
+
 }  // namespace lockstep::cuda

@@ -19,8 +19,7 @@ class CudaDriver final : public Driver {
     return {.name = found.name,
             .major = found.major,
             .minor = found.minor,
-            .multiprocessors = found.multiProcessorCount,
-            .total_bytes = static_cast<int64_t>(found.totalGlobalMem)};
+            .multiprocessors = found.multiProcessorCount};
   }
 
   void use() override { LOCKSTEP_CUDA(cudaSetDevice(index_)); }
@@ -40,47 +39,11 @@ class CudaDriver final : public Driver {
     use();
     LOCKSTEP_CUDA(cudaFree(data));
   }
-  void* allocate_pinned(size_t bytes) override {
+  Stream make_stream() override {
     use();
-    void* data = nullptr;
-    LOCKSTEP_CUDA(cudaHostAlloc(&data, bytes, cudaHostAllocPortable));
-    return data;
-  }
-  void free_pinned(void* data) override { LOCKSTEP_CUDA(cudaFreeHost(data)); }
-
-  Stream make_stream(bool high_priority) override {
-    use();
-    int lowest = 0, highest = 0;
-    LOCKSTEP_CUDA(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
     cudaStream_t stream = nullptr;
-    LOCKSTEP_CUDA(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking,
-                                               high_priority ? highest : lowest));
+    LOCKSTEP_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     return stream;
-  }
-  Event make_event() override {
-    use();
-    cudaEvent_t event = nullptr;
-    LOCKSTEP_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    return event;
-  }
-  void free_event(Event event) override { LOCKSTEP_CUDA(cudaEventDestroy(event)); }
-  void record(Event event, Stream stream) override {
-    use();
-    LOCKSTEP_CUDA(cudaEventRecord(event, stream));
-  }
-  void wait(Stream stream, Event event) override {
-    use();
-    LOCKSTEP_CUDA(cudaStreamWaitEvent(stream, event, 0));
-  }
-  bool done(Event event) override {
-    use();
-    const cudaError_t code = cudaEventQuery(event);
-    if (code == cudaErrorNotReady) {
-      cudaGetLastError();  // it is no error of the next call
-      return false;
-    }
-    check(code, "cudaEventQuery");
-    return true;
   }
 
   void copy(void* to, const void* from, size_t bytes, Stream stream) override {

@@ -1,30 +1,14 @@
 #include <functional>
 
+#include "support/convolution_case.h"
 #include "support/window_reference.h"
 #include "unit/runtime/kernel_testing.h"
 
 namespace lockstep::testing {
 namespace {
 
-struct Case {
-  Shape x, w, y;
-  WindowOptions options;
-  const char* name;
-};
-
-// One output size follows from the options; `more` makes the window reach further behind.
-Case make_case(const char* name, Shape x, Shape w, WindowOptions options,
-               std::vector<int64_t> more = {}) {
-  options.spatial = x.rank() - 2;
-  Shape y{x[0], w[0]};
-  for (int i = 0; i < options.spatial; ++i) {
-    options.kernel[i] = w[2 + i];
-    const int64_t behind = more.empty() ? options.padding[i] : more[static_cast<size_t>(i)];
-    const int64_t reach = options.dilation[i] * (options.kernel[i] - 1) + 1;
-    y.append((x[2 + i] + options.padding[i] + behind - reach) / options.stride[i] + 1);
-  }
-  return {x, w, y, options, name};
-}
+using test::make_case;
+using Case = test::ConvolutionCase;
 
 std::vector<Case> cases() {
   return {
@@ -145,26 +129,11 @@ std::vector<double> all_results(const Case& c, DType dtype, Memory memory) {
   return all;
 }
 
-// ThreadSanitizer makes these thirty times slower and looks for races: one dtype and layout have
-// all there are. Values are for the other builds.
-#if defined(__SANITIZE_THREAD__)
-constexpr bool kRacesOnly = true;
-#else
-constexpr bool kRacesOnly = false;
-#endif
-
 TEST(Convolution, LargeOnesAreTheSameInPartsAndForAnyNumberOfThreads) {
-  const std::vector<DType> dtypes =
-      kRacesOnly ? std::vector{DType::f32} : std::vector{DType::f32, DType::f64};
-  const std::vector<Memory> layouts = kRacesOnly
-                                          ? std::vector{Memory::channels_last}
-                                          : std::vector{Memory::contiguous, Memory::channels_last};
   for (const Case& c : large_cases()) {
-    if (!kRacesOnly) {
-      expect_convolutions(backend_of({}).kernels(), c, DType::f32, Memory::channels_last, c.name);
-    }
-    for (DType dtype : dtypes) {
-      for (Memory memory : layouts) {
+    expect_convolutions(backend_of({}).kernels(), c, DType::f32, Memory::channels_last, c.name);
+    for (DType dtype : {DType::f32, DType::f64}) {
+      for (Memory memory : {Memory::contiguous, Memory::channels_last}) {
         std::vector<double> one, five;
         {
           const Threads threads(1);
