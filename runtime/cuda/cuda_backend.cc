@@ -14,8 +14,7 @@ CudaBackend::CudaBackend(Device device, std::unique_ptr<Driver> driver, std::uni
       memory_(*driver_, device),
       blas_(std::move(blas)),
       dnn_(std::move(dnn)),
-      queue_(driver_->make_stream(), properties_.multiprocessors, *driver_, memory_, *blas_,
-             *dnn_),
+      queue_(driver_->make_stream(), properties_.multiprocessors, *driver_, memory_, *blas_, *dnn_),
       kernels_(std::make_unique<CudaKernels>(queue_)) {}
 
 CudaBackend::~CudaBackend() = default;
