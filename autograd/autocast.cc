@@ -19,7 +19,7 @@ constexpr std::string_view kLow =
 // What overflows or rounds away in 16 bits.
 constexpr std::string_view kHigh =
     " acos asin cosh exp expm1 log log1p log2 pow pow_scalar reciprocal rsqrt sinh softplus "
-    "tan cumprod cumsum logsumexp norm prod sum log_softmax softmax batch_norm group_norm "
+    "tan cumprod cumsum logsumexp norm prod sum log_softmax softmax group_norm "
     "instance_norm layer_norm rms_norm binary_cross_entropy "
     "binary_cross_entropy_with_logits cross_entropy huber_loss kl_div l1_loss mse_loss "
     "nll_loss smooth_l1_loss ";
@@ -115,6 +115,16 @@ void LowPrecisionCopies::provide(Ref<Storage> master, Array flat) {
 
 void LowPrecisionCopies::withdraw(const Storage& master) {
   std::erase_if(copies_, [&](const Copy& copy) { return copy.master.get() == &master; });
+}
+
+void LowPrecisionCopies::refresh() {
+  for (Copy& copy : copies_) {
+    if (!copy.provided && copy.version != copy.master->version()) refresh(copy);
+  }
+}
+
+void LowPrecisionCopies::forget() {
+  std::erase_if(copies_, [](const Copy& copy) { return !copy.provided; });
 }
 
 int64_t LowPrecisionCopies::bytes() const {

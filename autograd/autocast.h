@@ -41,6 +41,10 @@ class LowPrecisionCopies {
   int64_t bytes() const;
   // Storages converted so far, as wholes.
   int64_t conversions() const { return conversions_; }
+  // Converts now what its next use would.
+  void refresh();
+  // Forgets all copies but those that somebody provides; the next uses make them anew.
+  void forget();
 
  private:
   struct Copy {

@@ -6,6 +6,7 @@
 #include "lockstep/autograd/anomaly.h"
 #include "lockstep/autograd/hooks.h"
 #include "lockstep/autograd/ops/elementwise.h"
+#include "lockstep/runtime/capture.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "lockstep/runtime/pager.h"
 
@@ -174,8 +175,7 @@ void Engine::run_closure(Node& node) {
 
 // The node has run: its inputs have one consumer less, and its closure goes.
 void Engine::release_inputs(Node& node) {
-  const bool keep = options_.retain_graph || options_.create_graph;
-  if (!keep && runs(node)) node.drop();
+  if (!keeps_closures() && runs(node)) node.drop();
   for (Node::Edge& edge : node.edges()) {
     if (!edge.node || --edge.node->state_.pending > 0) continue;
     if (edge.node->is_leaf()) {
@@ -191,7 +191,15 @@ void Engine::finish_leaf(Leaf& leaf) {
   if (leaf.hooks_) call_hooks(leaf);
   if (!options_.accumulate) return;
   if (const Tensor gradient = std::move(leaf.state_.first)) leaf.accumulate(gradient, {});
-  if (outermost_ && leaf.hook_) leaf.hook_();
+  if (!outermost_) return;
+  if (context().capture == nullptr) [[likely]] {
+    if (leaf.hook_) leaf.hook_();
+    return;
+  }
+  at_each_replay([leaf = Ref<Leaf>(&leaf)] {
+    leaf->set_has_gradient(true);
+    if (leaf->hook_) leaf->hook_();
+  });
 }
 
 Tensor Engine::gradient_of(const Tensor& target) {
@@ -242,6 +250,13 @@ void Gradients::deliver(int i, const Tensor& gradient, const Into& offered) {
   } else {
     there = there + gradient;
   }
+}
+
+Array Gradients::take(const Saved& value) const {
+  if (engine_.keeps_closures() || !value.value().storage()->exclusive()) return {};
+  Array memory = value.value();
+  memory.storage()->bump_version();
+  return memory;
 }
 
 Tensor Gradients::own(const Saved& value, int output) const {

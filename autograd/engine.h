@@ -54,6 +54,8 @@ class Engine {
     return options_.accumulate && node.is_leaf() && !node.hooks_;
   }
   bool boundary(const Node& node) const { return options_.partial && node.state_.target; }
+  // Whether a closure may run again.
+  bool keeps_closures() const { return options_.retain_graph || options_.create_graph; }
   void call_hooks(Node& node);
   void run_closure(Node& node);
   void run_node(const Ref<Node>& node);

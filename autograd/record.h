@@ -76,6 +76,11 @@ class Gradients {
   Into offer(int i) const;
   void deliver(int i, const Tensor& gradient, const Into& offered);
 
+  // The memory of a saved value, for the closure to write over: empty unless the closure runs for
+  // the last time and nobody else holds that memory. The value is gone then; reading it is an
+  // error.
+  Array take(const Saved& value) const;
+
   // The op's own output, saved as an array, as a tensor with its history while gradients are
   // recorded. (A closure that held the tensor itself would be a cycle.)
   Tensor own(const Saved& value, int output = 0) const;

@@ -5,8 +5,11 @@
 #include <utility>
 
 #include "lockstep/collectives/activity.h"
+#include "lockstep/collectives/fingerprint.h"
 #include "lockstep/collectives/flight_recorder.h"
 #include "lockstep/collectives/work_state.h"
+#include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/context.h"
 
 namespace lockstep {
 namespace {
@@ -119,11 +122,14 @@ void Communicator::enlist(const std::shared_ptr<WorkState>& started, CollectiveO
   work.late = late_;
   check_arguments(work, device());  // one that is refused has no number
   ++sequence_;
+  history_ = mixed(history_, work.fingerprint());
   recorder_->add(started);
 }
 
 Work Communicator::launch(std::shared_ptr<WorkState> work, CollectiveOptions options) {
+  if (context().capture != nullptr) throw NotCapturable("a collective cannot be captured");
   enlist(work, options);
+  if (work->output) work->output.storage()->bump_version();
   start(work);
   return Work(std::move(work));
 }

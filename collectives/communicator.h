@@ -29,8 +29,9 @@ using LateHandler = std::function<std::optional<std::string>(const WorkState& wo
 
 // A fixed group of ranks on one kind of transport. All ranks make the same calls in the same order,
 // from one thread each. Calls return at once; results are there after Work::wait. Arrays are
-// contiguous and must not be touched until then. They are on this communicator's device; or on the
-// host, all of a call: few values that ranks agree on, which a device's transport carries over.
+// contiguous and must not be touched until then; the version of what a call writes grows with the
+// call. They are on this communicator's device; or on the host, all of a call: few values that
+// ranks agree on, which a device's transport carries over.
 class Communicator {
  public:
   virtual ~Communicator();
@@ -70,6 +71,9 @@ class Communicator {
   virtual void abort(std::string_view reason) = 0;
 
   uint64_t collectives_started() const { return sequence_; }
+  // A hash of all collectives that were started here: kinds, dtypes, lengths, reductions, roots,
+  // names and buckets, in order. Where it differs, ranks have made different ones.
+  uint64_t history() const { return history_; }
 
   // What happened last, on this communicator and its splits.
   const std::shared_ptr<FlightRecorder>& recorder() const { return recorder_; }
@@ -95,6 +99,7 @@ class Communicator {
   int rank_;
   int size_;
   uint64_t sequence_ = 0;
+  uint64_t history_ = 0;
   std::string name_ = "world";
   std::shared_ptr<FlightRecorder> recorder_;
   std::shared_ptr<Activity> activity_;

@@ -55,13 +55,30 @@ std::vector<Entry> FlightRecorder::entries() const {
   return result;
 }
 
-std::optional<Entry> FlightRecorder::last(const std::string& communicator) const {
+std::string Entry::call() const {
+  std::string text = signature;
+  if (!what.empty()) text += concat({" \"", what, "\""});
+  if (bucket >= 0) text += concat({", bucket ", bucket});
+  return text;
+}
+
+std::optional<Entry> FlightRecorder::newest(
+    const std::function<bool(const WorkState&)>& is_meant) const {
   const std::lock_guard lock(mutex_);
-  const auto newest = std::find_if(works_.rbegin(), works_.rend(), [&](const auto& work) {
-    return work->communicator == communicator;
+  const auto found = std::find_if(works_.rbegin(), works_.rend(),
+                                  [&](const auto& work) { return is_meant(*work); });
+  if (found == works_.rend()) return std::nullopt;
+  return entry_of(**found);
+}
+
+std::optional<Entry> FlightRecorder::last(const std::string& communicator) const {
+  return newest([&](const WorkState& work) { return work.communicator == communicator; });
+}
+
+std::optional<Entry> FlightRecorder::last_begun(const std::string& communicator) const {
+  return newest([&](const WorkState& work) {
+    return work.communicator == communicator && work.progress().begun.has_value();
   });
-  if (newest == works_.rend()) return std::nullopt;
-  return entry_of(**newest);
 }
 
 std::string FlightRecorder::to_json(int rank) const {

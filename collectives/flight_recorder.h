@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -34,12 +35,17 @@ class FlightRecorder {
     std::optional<Clock::time_point> begun;
     std::optional<Clock::time_point> ended;
     std::string error;  // of one that failed
+
+    // `all_reduce(mean) of 1000 f32 "gradients", bucket 3`: what ranks must do alike.
+    std::string call() const;
   };
 
   void add(std::shared_ptr<const WorkState> work);
   std::vector<Entry> entries() const;
   // The newest collective of the communicator of that name; none yet: empty.
   std::optional<Entry> last(const std::string& communicator) const;
+  // The newest that has begun.
+  std::optional<Entry> last_begun(const std::string& communicator) const;
 
   // {"rank": 1, "collectives": [{"sequence": …, "state": "queued|running|done|failed", …}, …]},
   // times in seconds before now.
@@ -49,6 +55,8 @@ class FlightRecorder {
   std::string to_chrome_trace(int rank, Clock::time_point origin = {}) const;
 
  private:
+  std::optional<Entry> newest(const std::function<bool(const WorkState&)>& is_meant) const;
+
   size_t capacity_;
   mutable std::mutex mutex_;
   std::deque<std::shared_ptr<const WorkState>> works_;

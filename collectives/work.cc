@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "lockstep/collectives/activity.h"
+#include "lockstep/collectives/fingerprint.h"
 #include "lockstep/collectives/work_state.h"
 
 namespace lockstep {
@@ -73,6 +74,17 @@ bool WorkState::matches(const WorkState& other) const {
   return collective == other.collective && reduction == other.reduction && root == other.root &&
          dtype == other.dtype && elements == other.elements && bucket == other.bucket &&
          what == other.what;
+}
+
+uint64_t WorkState::fingerprint() const {
+  uint64_t hash = 0;
+  for (const uint64_t field : {static_cast<uint64_t>(collective), static_cast<uint64_t>(reduction),
+                               static_cast<uint64_t>(root), static_cast<uint64_t>(dtype),
+                               static_cast<uint64_t>(elements), static_cast<uint64_t>(bucket)}) {
+    hash = mixed(hash, field);
+  }
+  for (const char letter : what) hash = mixed(hash, static_cast<unsigned char>(letter));
+  return hash;
 }
 
 void WorkState::begin() {

@@ -80,6 +80,8 @@ struct WorkState {
   // `all_reduce(sum) of 1000 f32 as #12 "gradients", bucket 3, step 7, phase backward`
   std::string describe_call() const;
   bool matches(const WorkState& other) const;
+  // Of what `matches` compares: the same on all machines.
+  uint64_t fingerprint() const;
 
   // For transports. `begin` starts the clock of `duration`; the first of `finish` and `fail`
   // counts. `finish` lets the arrays go, so only the thread that uses them may call it.

@@ -141,8 +141,8 @@ class Module {
   void save_state(const std::filesystem::path& path);
 
   // Its output is computed again in the backward pass instead of keeping what its ops save
-  // (checkpoint()): for a Layer whose forward takes tensors and returns one; others go on as
-  // before.
+  // (checkpoint()): for a Layer whose forward takes tensors and returns one or a pair; others go on
+  // as before.
   void set_recompute(bool on) { recompute_ = on; }
   bool recomputes() const { return recompute_; }
 
@@ -178,8 +178,10 @@ class Layer : public Module {
     if (!placed()) [[unlikely]]
       place({});
     using Result = decltype(static_cast<Self*>(this)->forward(std::forward<Args>(args)...));
-    if constexpr (std::is_same_v<Result, Tensor> && requires { again(args...); }) {
-      if (recomputes() && recording()) return again(args...);
+    constexpr bool kTensors =
+        std::is_same_v<Result, Tensor> || std::is_same_v<Result, std::pair<Tensor, Tensor>>;
+    if constexpr (kTensors && requires { again<Result>(args...); }) {
+      if (recomputes() && recording()) return again<Result>(args...);
     }
     const ScopeFrame scope(path());
     return static_cast<Self*>(this)->forward(std::forward<Args>(args)...);
@@ -187,22 +189,31 @@ class Layer : public Module {
 
  private:
   // Other arguments than the first are kept as they are; tensors among them get their gradients.
-  template <class... Rest>
+  template <class Result, class... Rest>
   requires(std::copy_constructible<Rest>&&...) &&
       requires(Self& self, const Tensor& x, const Rest&... rest) {
     self.forward(x, rest...);
   }
-  Tensor again(const Tensor& first, const Rest&... rest) {
-    return checkpoint(
-        [this, kept = std::tuple<Rest...>(rest...)](const Tensor& input) {
-          const ScopeFrame scope(path());
-          return std::apply(
-              [&](const Rest&... others) {
-                return static_cast<Self*>(this)->forward(input, others...);
-              },
-              kept);
-        },
-        first);
+  Result again(const Tensor& first, const Rest&... rest) {
+    const auto run = [this, kept = std::tuple<Rest...>(rest...)](const Tensor& input) -> Result {
+      const ScopeFrame scope(path());
+      return std::apply(
+          [&](const Rest&... others) {
+            return static_cast<Self*>(this)->forward(input, others...);
+          },
+          kept);
+    };
+    if constexpr (std::is_same_v<Result, Tensor>) {
+      return checkpoint(run, first);
+    } else {
+      const std::vector<Tensor> results = checkpoint(
+          [run](const Tensor& input) {
+            const Result pair = run(input);
+            return std::vector<Tensor>{pair.first, pair.second};
+          },
+          first);
+      return {results[0], results[1]};
+    }
   }
 };
 

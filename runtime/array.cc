@@ -1,8 +1,10 @@
 #include "lockstep/runtime/array.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/capture.h"
 #include "lockstep/runtime/context.h"
 #include "lockstep/runtime/kernels.h"
 
@@ -32,7 +34,9 @@ Array Array::full(Shape shape, double value, DType dtype, Device device) {
 Array Array::from_bytes(const void* values, size_t count, DType dtype, Shape shape, Device device) {
   LOCKSTEP_CHECK(static_cast<int64_t>(count) == shape.elements(), count,
                  " values for an array of shape ", shape);
-  Array result = empty(shape, dtype, device);
+  const bool placed = context().uploads != nullptr && device.kind != DeviceKind::cpu;
+  Array result =
+      placed ? context().uploads->next(shape, dtype, device) : empty(shape, dtype, device);
   backend_of(device).copy_from_host(result.data(), values, result.bytes());
   if (dtype == DType::i64 && device.kind != DeviceKind::cpu) {
     result.know_extent({static_cast<const int64_t*>(values), count});
@@ -47,7 +51,13 @@ void Array::know_extent(std::span<const int64_t> values) const {
     extent.smallest = std::min(extent.smallest, value);
     extent.largest = std::max(extent.largest, value);
   }
-  storage_->set_known_extent(extent);
+  using Limits = std::numeric_limits<int64_t>;
+  Storage::Extent inner{Limits::max(), Limits::min()};
+  for (int64_t value : values) {
+    inner.smallest = std::min(inner.smallest, value > extent.smallest ? value : Limits::max());
+    inner.largest = std::max(inner.largest, value < extent.largest ? value : Limits::min());
+  }
+  storage_->set_known_extent(extent, inner);
 }
 
 bool Array::contiguous() const {

@@ -37,6 +37,8 @@ class Array {
   static Array from(const std::vector<T>& values, Shape shape, Device device = {}) {
     return from(std::span<const T>(values), shape, device);
   }
+  static Array from_bytes(const void* values, size_t count, DType dtype, Shape shape,
+                          Device device = {});
   template <class T>
   static Array from(std::initializer_list<T> values, Shape shape, Device device = {}) {
     return from(std::span<const T>(values.begin(), values.size()), shape, device);
@@ -97,9 +99,6 @@ class Array {
   double item() const;
 
  private:
-  static Array from_bytes(const void* values, size_t count, DType dtype, Shape shape,
-                          Device device);
-
   Ref<Storage> storage_;
   Shape shape_;
   Shape strides_;

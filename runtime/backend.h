@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "lockstep/runtime/device.h"
@@ -10,6 +12,7 @@
 namespace lockstep {
 
 class Kernels;
+struct RandomKey;
 
 struct MemoryStatistics {
   int64_t in_use_bytes = 0;  // held by live storages
@@ -25,6 +28,22 @@ struct MemoryStatistics {
 class OutOfMemory : public Error {
  public:
   using Error::Error;
+};
+
+// Thrown while work is captured, by what cannot be: the host would wait for the device, or bring it
+// data.
+class NotCapturable : public Error {
+ public:
+  using Error::Error;
+};
+
+// Work that was written down and is queued again as a whole (a CUDA graph), with the memory in
+// which it works.
+class Capture {
+ public:
+  virtual ~Capture() = default;
+  // `now` is the key where the pass begins, of the captured pass's seed.
+  virtual void replay(const RandomKey& now) = 0;
 };
 
 // One kind of device: its memory and its kernels. Thread-safe.
@@ -57,6 +76,25 @@ class Backend {
   virtual void synchronize() = 0;
   // The stream on which kernels are queued, as the device's library calls it; null on the CPU.
   virtual void* stream() { return nullptr; }
+
+  // Until end_capture() this thread's work is written down and not done, and memory that it asks
+  // for is the capture's: it is handed out to nobody else while the capture lives, but what of it
+  // was given back is written to by every replay. `key` is that of the pass. Throws NotCapturable
+  // on a device that has no such thing, and so do both when something was asked for meanwhile that
+  // cannot be written down; then nothing has been done.
+  virtual void begin_capture(const RandomKey& key) {
+    (void)key;
+    throw NotCapturable("work of the CPU cannot be captured");
+  }
+  virtual std::unique_ptr<Capture> end_capture() { return nullptr; }
+  // Instead of end_capture(), after an error.
+  virtual void abandon_capture() {}
+  // Called, before this thread is told that memory has run out, for `who` to let captures go; true:
+  // it has. Empty: no more.
+  virtual void on_shortage(const void* who, std::function<bool()> let_captures_go) {
+    (void)who;
+    (void)let_captures_go;
+  }
 };
 
 // The backend of a device; one per process and device, opened on first need. Throws Error when the

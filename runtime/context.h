@@ -7,12 +7,14 @@
 
 namespace lockstep {
 
+struct CaptureNotes;
 class DetectAnomaly;
 class LowPrecisionCopies;
 class ParameterPager;
 class ScopeFrame;
 class TouchedTensors;
 class Tracer;
+class Uploads;
 
 // Where ops choose their dtype (autograd/autocast.h).
 struct AutocastState {
@@ -38,6 +40,8 @@ struct Context {
   DetectAnomaly* anomaly = nullptr;   // sees every gradient (autograd/anomaly.h)
   TouchedTensors* touched = nullptr;  // sees what unrecorded ops read (autograd/checkpoint.h)
   bool recomputing = false;           // a forward pass that has run before (autograd/checkpoint.h)
+  CaptureNotes* capture = nullptr;    // of the pass that is being captured (runtime/capture.h)
+  Uploads* uploads = nullptr;         // where new arrays from the host go (runtime/capture.h)
 };
 
 Context& context();

@@ -53,6 +53,21 @@ struct AttentionOptions {
   View bias = {};
 };
 
+// What layer_norm adds to x before it normalizes: sum = x + delta, rounded to x's dtype, which is
+// sum's too; delta is of any floating dtype. No data: nothing is added.
+struct ResidualSum {
+  View delta = {};
+  View sum = {};
+};
+
+// How the gradient of x, where that is such a sum, goes on. dsum, of x's dtype: the gradient of the
+// sum's other uses. ddelta, of 16 bits beside an f32 x: dx once more, rounded. Either may be
+// absent.
+struct ResidualGradient {
+  View dsum = {};
+  View ddelta = {};
+};
+
 // A run of an optimizer's update: `elements` consecutive values of each array, all of one floating
 // dtype (16-bit ones are computed in f32). Where `copy` is set, the updated parameter is also
 // written there in 16 bits; it overlaps none of the others.
@@ -127,11 +142,26 @@ class Kernels {
   virtual int64_t nonzero(const View& mask, const View& positions) = 0;
 
   // c[..., m, n] = a[..., m, k] @ b[..., k, n] + beta * c. Equal leading dimensions (stride 0 where
-  // broadcast). Of the last two strides of each one is 1 and the other at least the dimension.
+  // broadcast). Of the last two strides of each one is 1 and the other at least the dimension. c
+  // may be f32 where a and b are of 16 bits.
   virtual void matmul(const View& a, const View& b, const View& c, double beta) = 0;
   // y [rows, out] = x [rows, in] @ w' + bias: w [out, in] and bias [out], or without data; of one
-  // dtype, y contiguous.
+  // dtype, each row of y dense.
   virtual void linear(const View& x, const View& w, const View& bias, const View& y) = 0;
+  // y = f(x @ w' + bias), otherwise as linear; the derivative of f reads its operand alone. Where
+  // `before`, laid out as y, has data, what went into f is kept there.
+  virtual void linear_activation(const View& x, const View& w, const View& bias, Elementwise op,
+                                 const View& before, const View& y) = 0;
+  // d = (dy @ w) * f'(before): dy [rows, out], w [out, in], before and d [rows, in] with dense
+  // rows, of one dtype. dbias [in] = the sums of d's columns + beta * dbias, of any floating dtype;
+  // without data: not wanted.
+  virtual void linear_activation_backward(const View& dy, const View& w, Elementwise op,
+                                          const View& before, const View& d, const View& dbias,
+                                          double beta) = 0;
+  // dw [out, in] = dy' @ x + beta[0] * dw, and dbias [out] = the sums of dy's columns +
+  // beta[1] * dbias, or without data; dw and dbias may be f32 where dy and x are of 16 bits.
+  virtual void linear_weight_gradient(const View& dy, const View& x, const View& dw,
+                                      const View& dbias, const double beta[2]) = 0;
 
   // Cross-correlation, as deep learning calls convolution: x [batch, in, spatial…],
   // w [out, in / groups, spatial…], y [batch, out, spatial…]; any strides (images are usually
@@ -164,11 +194,16 @@ class Kernels {
   virtual void softmax(const View& x, const View& y, bool log) = 0;
   virtual void softmax_backward(const View& y, const View& dy, const View& dx, bool log,
                                 double beta) = 0;
-  virtual void layer_norm(const View& x, const View& weight, const View& bias, double epsilon,
-                          const View& y, const View& mean, const View& inverse_deviation) = 0;
-  // Any of dx, dweight, dbias may have no data: not wanted. Each has its own beta.
+  // y is of x's dtype or, of an f32 x, of 16 bits.
+  virtual void layer_norm(const View& x, const ResidualSum& residual, const View& weight,
+                          const View& bias, double epsilon, const View& y, const View& mean,
+                          const View& inverse_deviation) = 0;
+  // x: what was normalized; dy: of any floating dtype. Any of dx, dweight, dbias may have no data:
+  // not wanted. Each has its own beta; where there is a dsum, it takes the place of beta * dx, and
+  // may be dx's memory.
   virtual void layer_norm_backward(const View& dy, const View& x, const View& weight,
-                                   const View& mean, const View& inverse_deviation, const View& dx,
+                                   const View& mean, const View& inverse_deviation,
+                                   const ResidualGradient& residual, const View& dx,
                                    const View& dweight, const View& dbias,
                                    const double beta[3]) = 0;
   // y = x / sqrt(mean(x^2) + epsilon) * weight (Zhang & Sennrich 2019).
@@ -178,10 +213,12 @@ class Kernels {
                                  const View& inverse_rms, const View& dx, const View& dweight,
                                  const double beta[2]) = 0;
   // logits [rows, classes], targets [rows] i64; a row whose target is `ignore` has loss 0.
-  // loss and log_sum_exp are [rows] in f32 (f64 for f64).
+  // loss and log_sum_exp are [rows] in f32 (f64 for f64). Rows of logits and dlogits are dense and
+  // lie any distance apart.
   virtual void cross_entropy(const View& logits, const View& targets, int64_t ignore,
                              const View& loss, const View& log_sum_exp) = 0;
-  // dlogits = (softmax(logits) - one_hot(target)) * dloss of the row.
+  // dlogits = (softmax(logits) - one_hot(target)) * dloss of the row; with beta 0 it may be written
+  // over the logits.
   virtual void cross_entropy_backward(const View& logits, const View& targets, int64_t ignore,
                                       const View& log_sum_exp, const View& dloss,
                                       const View& dlogits, double beta) = 0;

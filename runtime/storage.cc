@@ -47,6 +47,14 @@ Ref<Storage> Storage::unguarded() {
   return adopt(device_, data_, bytes_, [keep = Ref<Storage>(this)] {});
 }
 
+bool Storage::known_within(Extent within, std::optional<int64_t> except) const {
+  if (known_extent() == nullptr) return false;
+  Extent extent = known_->extent;
+  if (except == extent.smallest) extent.smallest = known_->inner.smallest;
+  if (except == extent.largest) extent.largest = known_->inner.largest;
+  return extent.smallest >= within.smallest && extent.largest <= within.largest;
+}
+
 void Storage::ask_guard() const {
   const std::shared_ptr<StorageGuard> guard = guard_;  // it may remove itself
   guard->before_access(const_cast<Storage&>(*this));

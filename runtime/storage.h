@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/device.h"
@@ -42,6 +43,9 @@ class Storage final : public RefCounted {
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
   bool attached() const { return data_ != nullptr || bytes_ == 0; }
+  // Whether its memory is its own, and whoever asks holds the only reference: then nobody else can
+  // see what is written there.
+  bool exclusive() const { return unique() && !give_back_ && !guard_; }
 
   // Frees the memory, keeps size and version. `attach` allocates it anew, not initialised.
   void release_memory();
@@ -59,8 +63,12 @@ class Storage final : public RefCounted {
   const Extent* known_extent() const {
     return known_ && known_->version == version() ? &known_->extent : nullptr;
   }
-  void set_known_extent(Extent extent) {
-    known_ = std::make_unique<KnownExtent>(KnownExtent{extent, version()});
+  // Whether all values are known to lie there, not counting those that are `except`.
+  bool known_within(Extent within, std::optional<int64_t> except = {}) const;
+  // `inner`: the smallest of the values above the smallest, and the largest below the largest;
+  // where there are none, what is larger (smaller) than any.
+  void set_known_extent(Extent extent, Extent inner) {
+    known_ = std::make_unique<KnownExtent>(KnownExtent{extent, inner, version()});
   }
 
   uint64_t version() const { return version_.load(std::memory_order_relaxed); }
@@ -75,6 +83,7 @@ class Storage final : public RefCounted {
 
   struct KnownExtent {
     Extent extent;
+    Extent inner;
     uint64_t version;
   };
 

@@ -11,6 +11,11 @@ int64_t flops_of(std::string_view op, std::span<const Array> inputs, const Array
   if (inputs.size() < 2 || !inputs[1]) return 0;
   const Array &first = inputs[0], &second = inputs[1];
   if (op == "matmul" || op == "linear") return 2 * output.elements() * first.dim(-1);
+  if (op == "feed_forward" &&
+      output.dim(-1) > 0) {  // x [..., in], weight1 [hidden, in]; [..., out]
+    return 2 * output.elements() / output.dim(-1) * second.dim(0) *
+           (first.dim(-1) + output.dim(-1));
+  }
   if (op == "addmm") return 2 * output.elements() * second.dim(-1);
   if (op == "conv1d" || op == "conv2d" || op == "conv3d") {  // weight [out, in/groups, window…]
     return 2 * output.elements() * (second.elements() / second.dim(0));

@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "lockstep/autograd/autocast.h"
 #include "lockstep/autograd/function.h"
 #include "lockstep/autograd/ops/add_recorded.h"
 #include "lockstep/autograd/ops/channel_checks.h"
@@ -145,10 +144,6 @@ Tensor normalize(const Tensor& x, const Tensor& weight, const Tensor& bias,
 
 Tensor batch_norm(const Tensor& x, const Array& running_mean, const Array& running_var,
                   const Tensor& weight, const Tensor& bias, BatchNormOptions options) {
-  if (autocasts("batch_norm", {&x, &weight, &bias})) {
-    return batch_norm(autocast("batch_norm", x), running_mean, running_var,
-                      autocast("batch_norm", weight), autocast("batch_norm", bias), options);
-  }
   internal::check_channels("batch_norm", x,
                            {&running_mean, &running_var, &weight.value(), &bias.value()});
   if (options.training) {

@@ -7,6 +7,7 @@
 #include "lockstep/autograd/ops/reduce.h"
 #include "lockstep/autograd/ops/shape.h"
 #include "lockstep/autograd/record.h"
+#include "lockstep/runtime/ops/layout.h"
 #include "lockstep/runtime/ops/rows.h"
 
 namespace lockstep {
@@ -21,16 +22,20 @@ Tensor row_losses(const Tensor& logits, const Tensor& targets, int64_t ignore) {
                  log_sum_exp = result.log_sum_exp](const Tensor& dloss, Gradients& out) {
                   out.add(0, [&](Into into) -> Tensor {
                     if (!recording()) {
-                      return kernels::cross_entropy_backward(logits.value(), targets.value(),
-                                                             ignore, log_sum_exp, dloss.value(),
-                                                             into);
+                      // Over the logits, if this was their last use: they are the largest of all.
+                      const bool may = !into && kernels::has_separate_rows(logits.value());
+                      const Array memory = may ? out.take(logits) : Array();
+                      return kernels::cross_entropy_backward(
+                          memory ? memory : logits.value(), targets.value(), ignore, log_sum_exp,
+                          dloss.value(), memory ? Into{memory, 0} : into);
                     }
-                    const DType dtype = logits->dtype();
+                    const DType dtype = log_sum_exp.dtype();
                     const Tensor ignored = *targets == Tensor(Scalar(ignore));
                     const Tensor hot =
                         one_hot(masked_fill(*targets, ignored, int64_t{0}), logits->dim(-1), dtype);
-                    const Tensor error = softmax(*logits) - hot;
-                    return error * unsqueeze(masked_fill(to(dloss, dtype), ignored, 0.0), -1);
+                    const Tensor error = softmax(to(*logits, dtype)) - hot;
+                    const Tensor scale = masked_fill(to(dloss, dtype), ignored, 0.0);
+                    return to(error * unsqueeze(scale, -1), logits->dtype());
                   });
                 });
 }
@@ -44,6 +49,7 @@ struct Problem {
   int64_t ignore;
   Reduction reduction;
   Shape shape;  // of the losses
+  DType dtype;  // of the result
 
   double classes() const { return static_cast<double>(x.dim(1)); }
 };
@@ -91,13 +97,14 @@ Problem make_problem(const char* name, const Tensor& x, const Tensor& targets,
           options.weight,
           options.ignore_index,
           options.reduction,
-          shape};
+          shape,
+          x.dtype()};
 }
 
 // `total` is what the mean divides by.
 template <class F>
 Tensor reduced(const Problem& problem, const Tensor& losses, const F& total) {
-  const DType dtype = problem.x.dtype();
+  const DType dtype = problem.dtype;
   if (problem.reduction == Reduction::none) return to(reshape(losses, problem.shape), dtype);
   const Tensor all = sum(losses);
   return to(problem.reduction == Reduction::sum ? all : all / total(), dtype);
@@ -134,18 +141,22 @@ Tensor probability_losses(const Problem& problem, double smoothing) {
 }  // namespace
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOptions options) {
-  if (autocasts("cross_entropy", {&logits, &targets})) {
+  const double smoothing = options.label_smoothing;
+  const bool fused = targets && !is_floating(targets.dtype()) && !options.weight && smoothing == 0;
+  const bool low_precision = autocasts("cross_entropy", {&logits, &targets});
+  if (low_precision && !fused) {
     return cross_entropy(autocast("cross_entropy", logits), autocast("cross_entropy", targets),
                          options);
   }
-  const double smoothing = options.label_smoothing;
   LOCKSTEP_CHECK(smoothing >= 0 && smoothing <= 1, "cross_entropy: label smoothing ", smoothing,
                  ", expected one in [0, 1]");
-  const Problem problem = make_problem("cross_entropy", logits, targets, options);
+  Problem problem = make_problem("cross_entropy", logits, targets, options);
   if (is_floating(targets.dtype())) return probability_losses(problem, smoothing);
   if (problem.weight || smoothing > 0) {
     return index_losses(problem, log_softmax(problem.x), smoothing);
   }
+  // The kernel reads logits of 16 bits as they are and computes in f32: nothing is converted.
+  if (low_precision) problem.dtype = DType::f32;
   const Tensor losses = row_losses(problem.x, problem.targets, problem.ignore);
   return reduced(problem, losses, [&] {
     return to(sum(problem.targets != Tensor(Scalar(problem.ignore))), losses.dtype());

@@ -185,7 +185,10 @@ Tensor randint(int64_t low, int64_t high, const Shape& shape, TensorOptions opti
   // Converting to integers cuts the fraction off.
   const Array drawn = kernels::cast(values, DType::i64);
   const Tensor shifted = Tensor(drawn) + low;
-  return finish(shifted.value(), DType::i64, options);
+  const Tensor result = finish(shifted.value(), DType::i64, options);
+  const Storage::Extent range{low, high - 1};
+  if (result.dtype() == DType::i64) result.value().storage()->set_known_extent(range, range);
+  return result;
 }
 
 Tensor empty_like(const Tensor& x, TensorOptions options) {

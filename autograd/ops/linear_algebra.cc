@@ -9,6 +9,7 @@
 #include "lockstep/autograd/ops/shape.h"
 #include "lockstep/autograd/record.h"
 #include "lockstep/runtime/ops/elementwise.h"
+#include "lockstep/runtime/ops/layout.h"
 #include "lockstep/runtime/ops/matmul.h"
 
 namespace lockstep {
@@ -21,6 +22,15 @@ namespace {
 Tensor product(const Tensor& a, const Tensor& b, Into into) {
   if (recording()) return matmul(a, b);
   return kernels::matmul(a.value(), b.value(), std::move(into));
+}
+
+// Where a product with one matrix goes: such products are read as operands of others.
+Into place_of_product(const Tensor& a, const Tensor& b) {
+  if (b.rank() != 2 || a.dim(-1) != b.dim(0) || a.dtype() != b.dtype()) return {};
+  const Operation operation("matmul");
+  Shape shape = a.shape();
+  shape[shape.rank() - 1] = b.dim(1);
+  return {kernels::empty_rows(shape, a.dtype(), a.device()), 0};
 }
 
 int64_t leading_elements(const Shape& shape) {
@@ -57,7 +67,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   if (a.rank() == 1) return squeeze(matmul(unsqueeze(a, 0), b), b.rank() == 1 ? 0 : -2);
   if (b.rank() == 1) return squeeze(matmul(a, unsqueeze(b, 1)), -1);
   return record(
-      {"matmul"}, kernels::matmul(a.value(), b.value()), {&a, &b},
+      {"matmul"}, kernels::matmul(a.value(), b.value(), place_of_product(a, b)), {&a, &b},
       [a_shape = a.shape(), b_shape = b.shape(), a = Saved(a, b.requires_grad()),
        b = Saved(b, a.requires_grad())](const Tensor& dy, Gradients& out) {
         out.add(0, [&](Into into) {
@@ -123,58 +133,6 @@ Tensor addmm(const Tensor& input, const Tensor& a, const Tensor& b, double beta,
   };
   const Tensor product = scaled(matmul(a, b), alpha);
   return beta == 0 ? product : product + scaled(input, beta);
-}
-
-namespace {
-
-void check_linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  check_given("linear", x);
-  check_given("linear", weight);
-  LOCKSTEP_CHECK(x.rank() >= 1 && weight.rank() == 2 && x.dim(-1) == weight.dim(1),
-                 "linear: input of shape ", x.shape(), " and weight of shape ", weight.shape(),
-                 ", expected [..., in] and [out, in], or [in] without bias");
-  LOCKSTEP_CHECK(!bias || bias.shape() == Shape{weight.dim(0)}, "linear: bias of shape ",
-                 bias.shape(), " for weight of shape ", weight.shape());
-  LOCKSTEP_CHECK(x.dtype() == weight.dtype() && (!bias || bias.dtype() == x.dtype()),
-                 "linear: dtypes ", x.dtype(), ", ", weight.dtype(), " and ",
-                 bias ? bias.dtype() : x.dtype(), ", expected one");
-}
-
-}  // namespace
-
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  if (autocasts("linear", {&x, &weight, &bias})) {
-    return linear(autocast("linear", x), autocast("linear", weight), autocast("linear", bias));
-  }
-  if (weight && weight.rank() == 1 && !bias) {  // one output, which has no dimension
-    return squeeze(linear(x, unsqueeze(weight, 0)), -1);
-  }
-  check_linear(x, weight, bias);
-  Shape shape = x.shape();
-  shape[shape.rank() - 1] = weight.dim(0);
-  const int64_t rows = leading_elements(shape);
-  const Array flat = kernels::contiguous(x.value()).reshape({rows, x.dim(-1)});
-  const Array y = kernels::linear(flat, weight.value(), bias ? bias.value() : Array());
-  return record({"linear"}, y.reshape(shape), {&x, &weight, &bias},
-                [shape = x.shape(), x = Saved(x, weight.requires_grad()),
-                 weight = Saved(weight, x.requires_grad())](const Tensor& dy, Gradients& out) {
-                  const Tensor dy_rows = rows_of(dy);
-                  out.add(0, [&](Into into) -> Tensor {
-                    if (recording()) return reshape(matmul(dy_rows, *weight), shape);
-                    Into rows = into;
-                    if (into)
-                      rows.destination = into.destination.try_view({dy_rows.dim(0), shape.back()});
-                    const Array dx = kernels::matmul(dy_rows.value(), weight.value(), rows);
-                    return into && dx.storage() == into.destination.storage() ? into.destination
-                                                                              : dx.reshape(shape);
-                  });
-                  out.add(1, [&](Into into) { return product(dy_rows.mT(), rows_of(*x), into); });
-                  out.add(2, [&](Into into) -> Tensor {
-                    const Shape width{dy_rows.dim(1)};
-                    if (recording()) return sum_to(dy_rows, width);
-                    return kernels::sum_to(dy_rows.value(), width, into);
-                  });
-                });
 }
 
 }  // namespace lockstep

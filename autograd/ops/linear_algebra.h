@@ -1,6 +1,6 @@
 #pragma once
 
-#include "lockstep/autograd/tensor.h"
+#include "lockstep/autograd/ops/elementwise.h"
 
 namespace lockstep {
 
@@ -20,6 +20,16 @@ Tensor addmm(const Tensor& input, const Tensor& a, const Tensor& b, double beta 
 // x [..., in], weight [out, in], bias [out] or empty -> [..., out]; weight [in] without bias ->
 // [...].
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+struct FeedForwardOptions {
+  GeluForm form = GeluForm::erf;
+  // gelu's values are computed once more in backward instead of being kept: half of what the op
+  // keeps, for one pass over them.
+  bool recompute_gelu = false;
+};
+// linear(gelu(linear(x, weight1, bias1)), weight2, bias2) in one op. On a GPU the tanh form in 16
+// bits is a part of the products, forward and backward.
+Tensor feed_forward(const Tensor& x, const Tensor& weight1, const Tensor& bias1,
+                    const Tensor& weight2, const Tensor& bias2, FeedForwardOptions options = {});
 // [n], [m] -> [n, m]
 Tensor outer(const Tensor& a, const Tensor& b);
 // [n], [n] -> []

@@ -8,6 +8,7 @@
 #include "lockstep/autograd/ops/elementwise.h"
 #include "lockstep/autograd/ops/reduce.h"
 #include "lockstep/autograd/ops/shape.h"
+#include "lockstep/autograd/promotion.h"
 #include "lockstep/autograd/record.h"
 #include "lockstep/runtime/ops/rows.h"
 
@@ -83,8 +84,11 @@ Shape rows_shape(const Tensor& x, const Shape& normalized_shape) {
 
 Tensor flat(const Tensor& x) { return x ? reshape(x, {x.elements()}) : x; }
 
-Tensor layer_norm_rows(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon) {
-  kernels::LayerNorm result = kernels::layer_norm(x.value(), weight.value(), bias.value(), epsilon);
+// The result in `dtype`: x's or, of an f32 x, a 16-bit one.
+Tensor layer_norm_rows(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
+                       DType dtype) {
+  kernels::LayerNorm result =
+      kernels::layer_norm(x.value(), {}, weight.value(), bias.value(), epsilon, dtype);
   Array y = std::move(result.y);
   result.y = Array();
   return record({"layer_norm"}, std::move(y), {&x, &weight, &bias},
@@ -93,11 +97,15 @@ Tensor layer_norm_rows(const Tensor& x, const Tensor& weight, const Tensor& bias
                   const Tensor w = weight ? *weight : Tensor(), b = bias ? *bias : Tensor();
                   if (recording()) {
                     return internal::add_recorded(out, {*x, w, b}, dy, [&](auto in) {
-                      return layer_norm_formula(in[0], in[1], in[2], epsilon);
+                      return to(layer_norm_formula(in[0], in[1], in[2], epsilon), dy.dtype());
                     });
                   }
-                  kernels::LayerNormWanted wanted{out.needs(0), out.needs(1), out.needs(2),
-                                                  out.offer(0), out.offer(1), out.offer(2)};
+                  kernels::LayerNormWanted wanted{.x = out.needs(0),
+                                                  .weight = out.needs(1),
+                                                  .bias = out.needs(2),
+                                                  .into_x = out.offer(0),
+                                                  .into_weight = out.offer(1),
+                                                  .into_bias = out.offer(2)};
                   if (b) wanted.bias_dtype = b.dtype();
                   const kernels::LayerNormGradients gradients = kernels::layer_norm_backward(
                       dy.value(), x.value(), w.value(), result, wanted);
@@ -105,6 +113,75 @@ Tensor layer_norm_rows(const Tensor& x, const Tensor& weight, const Tensor& bias
                   out.deliver(1, gradients.weight, wanted.into_weight);
                   out.deliver(2, gradients.bias, wanted.into_bias);
                 });
+}
+
+// What a backward pass of add_layer_norm has saved.
+struct SavedSum {
+  Saved sum, weight, bias;
+  kernels::LayerNorm statistics;  // without y and sum
+  double epsilon;
+  DType delta_dtype;
+
+  // Inputs: x, delta, weight, bias. The gradient given of the sum, or dy, may be empty.
+  void backward(const Tensor& given, const Tensor& dy, Gradients& out) const {
+    if (recording() || !dy) return backward_of_ops(given, dy, out);
+    const Tensor dsum = given ? to(given, sum->dtype()) : given;
+    const bool rounds = delta_dtype != sum->dtype();
+    kernels::LayerNormWanted wanted{.x = out.needs(0) || (out.needs(1) && !rounds),
+                                    .weight = out.needs(2),
+                                    .bias = out.needs(3),
+                                    .into_weight = out.offer(2),
+                                    .into_bias = out.offer(3),
+                                    .delta = rounds && out.needs(1),
+                                    .delta_dtype = delta_dtype};
+    if (wanted.x && dsum && dsum.value().contiguous() && dsum.value().storage()->unique()) {
+      wanted.into_x = {dsum.value(), 1};
+    } else if (dsum) {
+      wanted.dsum = dsum.value();
+    }
+    if (bias) wanted.bias_dtype = bias->dtype();
+    const kernels::LayerNormGradients gradients = kernels::layer_norm_backward(
+        dy.value(), sum.value(), weight.value_or_empty(), statistics, wanted);
+    out.add(0, gradients.x);
+    out.add(1, rounds ? gradients.delta : gradients.x);
+    out.deliver(2, gradients.weight, wanted.into_weight);
+    out.deliver(3, gradients.bias, wanted.into_bias);
+  }
+
+ private:
+  void backward_of_ops(const Tensor& dsum, const Tensor& dy, Gradients& out) const {
+    Tensor dx = dsum;
+    if (dy) {
+      const std::vector<Tensor> gradients = internal::recorded_gradients(
+          {out.own(sum), weight ? *weight : Tensor(), bias ? *bias : Tensor()}, dy, [&](auto in) {
+            return to(layer_norm_formula(in[0], in[1], in[2], epsilon), dy.dtype());
+          });
+      dx = dx ? dx + gradients[0] : gradients[0];
+      out.add(2, gradients[1]);
+      out.add(3, gradients[2]);
+    }
+    out.add(0, dx);
+    out.add(1, [&] { return to(dx, delta_dtype); });
+  }
+};
+
+// delta: of x's dtype or, beside an f32 x, of 16 bits. `dtype`: as in layer_norm_rows.
+AddLayerNorm add_layer_norm_rows(const Tensor& x, const Tensor& delta, const Tensor& weight,
+                                 const Tensor& bias, double epsilon, DType dtype) {
+  if (!delta) return {x, layer_norm_rows(x, weight, bias, epsilon, dtype)};
+  kernels::LayerNorm result =
+      kernels::layer_norm(x.value(), delta.value(), weight.value(), bias.value(), epsilon, dtype);
+  std::vector<Array> values{std::move(result.sum), std::move(result.y)};
+  result.sum = result.y = Array();
+  const Saved sum{Tensor(values[0])};
+  const Tensor* inputs[] = {&x, &delta, &weight, &bias};
+  const std::vector<Tensor> outputs =
+      record_many({"add_layer_norm"}, std::move(values), inputs,
+                  [saved = SavedSum{sum, Saved(weight), Saved(bias), std::move(result), epsilon,
+                                    delta.dtype()}](std::span<const Tensor> dys, Gradients& out) {
+                    saved.backward(dys[0], dys[1], out);
+                  });
+  return {outputs[0], outputs[1]};
 }
 
 Tensor rms_norm_rows(const Tensor& x, const Tensor& weight, double epsilon) {
@@ -146,9 +223,41 @@ Tensor layer_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& 
                       autocast(kName, bias), epsilon);
   }
   check_normalized(kName, x, normalized_shape, {&weight, &bias});
-  if (normalized_shape.rank() == 1) return layer_norm_rows(x, weight, bias, epsilon);
+  if (normalized_shape.rank() == 1) return layer_norm_rows(x, weight, bias, epsilon, x.dtype());
   const Tensor rows = reshape(x, rows_shape(x, normalized_shape));
-  return reshape(layer_norm_rows(rows, flat(weight), flat(bias), epsilon), x.shape());
+  return reshape(layer_norm_rows(rows, flat(weight), flat(bias), epsilon, x.dtype()), x.shape());
+}
+
+AddLayerNorm add_layer_norm(const Tensor& x, const Tensor& delta, const Shape& normalized_shape,
+                            const Tensor& weight, const Tensor& bias, AddLayerNormOptions options) {
+  constexpr const char* kName = "add_layer_norm";
+  check_normalized(kName, x, normalized_shape, {&weight, &bias});
+  LOCKSTEP_CHECK(!delta || (delta.shape() == x.shape() && is_floating(delta.dtype()) &&
+                            delta.device() == x.device()),
+                 kName, ": a delta of shape ", delta.shape(), " ", delta.dtype(),
+                 ", expected a floating one of x's ", x.shape(), " on its device");
+  const DType dtype = delta ? promote_types(x.dtype(), delta.dtype()) : x.dtype();
+  // layer_norm computes in f32 under autocast.
+  const bool autocasts = context().autocast.on && dtype != DType::f64;
+  const DType result = !autocasts             ? dtype
+                       : options.for_products ? context().autocast.dtype
+                                              : DType::f32;
+  if (result != dtype && dtype != DType::f32) {
+    const Tensor sum = delta ? x + delta : x;
+    return {sum, to(layer_norm(sum, normalized_shape, weight, bias, options.epsilon), result)};
+  }
+  const Tensor gamma = autocasts ? autocast("layer_norm", weight) : weight;
+  const Tensor beta = autocasts ? autocast("layer_norm", bias) : bias;
+  const Tensor stream = to(x, dtype);
+  const Tensor added = delta && dtype == DType::f64 ? to(delta, dtype) : delta;
+  if (normalized_shape.rank() == 1) {
+    return add_layer_norm_rows(stream, added, gamma, beta, options.epsilon, result);
+  }
+  const Shape rows = rows_shape(x, normalized_shape);
+  const AddLayerNorm flattened =
+      add_layer_norm_rows(reshape(stream, rows), added ? reshape(added, rows) : added, flat(gamma),
+                          flat(beta), options.epsilon, result);
+  return {delta ? reshape(flattened.sum, x.shape()) : x, reshape(flattened.normalized, x.shape())};
 }
 
 Tensor rms_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight,

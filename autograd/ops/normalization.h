@@ -17,6 +17,24 @@ Tensor log_softmax(const Tensor& x, int dim = -1);
 // `normalized_shape` (Ba et al. 2016). weight and bias have that shape; either may be empty.
 Tensor layer_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight = {},
                   const Tensor& bias = {}, double epsilon = 1e-5);
+
+struct AddLayerNorm {
+  Tensor sum;
+  Tensor normalized;
+};
+struct AddLayerNormOptions {
+  double epsilon = 1e-5;
+  // What reads `normalized` is a matrix product: under autocast it comes in autocast's 16-bit dtype
+  // at once. Otherwise in that of layer_norm, f32.
+  bool for_products = true;
+};
+// A residual stream and what is normalized of it, in one op: sum = x + delta, normalized =
+// layer_norm(sum). delta has x's shape, is often of 16 bits beside an f32 x, and may be empty: then
+// sum is x.
+AddLayerNorm add_layer_norm(const Tensor& x, const Tensor& delta, const Shape& normalized_shape,
+                            const Tensor& weight = {}, const Tensor& bias = {},
+                            AddLayerNormOptions options = {});
+
 // x / sqrt(mean(x^2) + epsilon) * weight over the last dimensions (Zhang & Sennrich 2019). epsilon:
 // the machine epsilon of x's dtype unless given.
 Tensor rms_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight = {},

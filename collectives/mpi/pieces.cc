@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "lockstep/collectives/call_difference.h"
+#include "lockstep/collectives/fingerprint.h"
 #include "lockstep/collectives/reduce_cpu.h"
 #include "lockstep/runtime/error.h"
 
@@ -38,43 +40,10 @@ struct Call {
   char text[504] = {};
 };
 
-// A hash (FNV-1a) of what ranks must agree on. Not negative.
+// A hash of what ranks must agree on. Not negative.
 int64_t fingerprint(const WorkState& work, int64_t place) {
-  uint64_t hash = 14695981039346656037u;
-  for (const uint64_t part :
-       {static_cast<uint64_t>(work.collective), static_cast<uint64_t>(work.reduction),
-        static_cast<uint64_t>(work.dtype), static_cast<uint64_t>(work.root + 1),
-        static_cast<uint64_t>(work.elements), static_cast<uint64_t>(work.bucket + 1), work.sequence,
-        static_cast<uint64_t>(place)}) {
-    for (int shift = 0; shift < 64; shift += 8) {
-      hash = (hash ^ ((part >> shift) & 0xff)) * 1099511628211u;
-    }
-  }
-  for (const char letter : work.what) {
-    hash = (hash ^ static_cast<unsigned char>(letter)) * 1099511628211u;
-  }
-  return static_cast<int64_t>(hash >> 1);
-}
-
-// Names one of those who are most, and the first of the others.
-std::string describe_difference(const std::vector<Call>& calls) {
-  const auto votes = [&](const Call& candidate) {
-    return std::count_if(calls.begin(), calls.end(), [&](const Call& call) {
-      return call.fingerprint == candidate.fingerprint;
-    });
-  };
-  const auto usual =
-      std::max_element(calls.begin(), calls.end(),
-                       [&](const Call& a, const Call& b) { return votes(a) < votes(b); });
-  const auto odd = std::find_if(calls.begin(), calls.end(), [&](const Call& call) {
-    return call.fingerprint != usual->fingerprint;
-  });
-  const auto rank = [&](auto call) { return static_cast<int64_t>(call - calls.begin()); };
-  const std::string text = concat({"ranks called different collectives: rank ", rank(usual), " ",
-                                   usual->text, "; rank ", rank(odd), " ", odd->text});
-  if (votes(*usual) < 2) return text;
-  return text +
-         concat({"; ", votes(*usual), " of ", calls.size(), " ranks do as rank ", rank(usual)});
+  const uint64_t call = mixed(work.fingerprint(), work.sequence);
+  return static_cast<int64_t>(mixed(call, static_cast<uint64_t>(place)) >> 1);
 }
 
 }  // namespace
@@ -125,7 +94,12 @@ void Pieces::agree(int group, const WorkState& work, int64_t place) {
   text.copy(mine.text, sizeof(mine.text) - 1);
   std::vector<Call> all(static_cast<size_t>(work.size));
   check(library_.all_gather(group, &mine, all.data(), sizeof(Call), sizeof(Call)));
-  fail({describe_difference(all)});
+  std::vector<RankCall> calls;
+  for (const Call& call : all) {
+    calls.push_back(
+        {static_cast<int>(calls.size()), static_cast<uint64_t>(call.fingerprint), call.text});
+  }
+  fail({describe_difference(calls)});
 }
 
 void Pieces::all_reduce(int group, Values values, ReduceOp reduction, int size,

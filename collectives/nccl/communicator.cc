@@ -112,7 +112,8 @@ std::unique_ptr<Communicator> make_nccl_communicator(Store& store, const World& 
   const nccl::Place place{.rank = world.rank,
                           .size = world.size,
                           .device = device,
-                          .compute = backend_of(device).stream()};
+                          .compute = backend_of(device).stream(),
+                          .trim = [device] { backend_of(device).trim(); }};
   return nccl::make_communicator(nccl::open_library(device.index), store, place, timeout);
 }
 

@@ -155,7 +155,10 @@ class NcclLibrary final : public Library {
     use_device();
     if (const cudaError_t error = cudaMallocHost(host, bytes)) return code_of(error);
     const cudaError_t error = cudaMalloc(device, bytes);
-    if (error != cudaSuccess) cudaFreeHost(*host);
+    if (error != cudaSuccess) {
+      cudaGetLastError();  // it is no error of the next call
+      cudaFreeHost(*host);
+    }
     return code_of(error);
   }
   int copy(void* to, const void* from, size_t bytes) override {

@@ -9,7 +9,11 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
 Worker::Worker(Library& library, const Place& place)
-    : library_(library), device_(place.device), compute_(place.compute), staging_(library) {}
+    : library_(library),
+      device_(place.device),
+      compute_(place.compute),
+      trim_(place.trim),
+      staging_(library) {}
 
 std::shared_ptr<Worker> Worker::start(Library& library, const UniqueId& id, const Place& place,
                                       milliseconds timeout) {
@@ -83,17 +87,8 @@ void Worker::free(void* data) {
   } catch (const CollectiveError&) {
     return;  // the device has failed: its memory is of no use to anybody
   }
-  const auto give_back = [this, data, events = task->events] {
-    while (!is_done(events->ready)) std::this_thread::sleep_for(microseconds(100));
-    library_.free(data);
-  };
-  task->call = [this, data, give_back] {
-    if (const auto found = registrations_.find(data); found != registrations_.end()) {
-      check(library_.withdraw(found->second.first, found->second.second), found->second.first);
-      registrations_.erase(found);
-    }
-    give_back();
-  };
+  task->freed = data;
+  bool broken = false;
   {
     std::unique_lock lock(mutex_);
     if (!broken_ && !closing_) {
@@ -101,11 +96,18 @@ void Worker::free(void* data) {
       submitted_.notify_one();
       return;
     }
-    if (std::this_thread::get_id() == thread_.get_id()) return;
+    if (std::this_thread::get_id() == thread_.get_id()) {
+      freed_.emplace_back(data, task->events);
+      return;
+    }
     changed_.wait(lock, [&] { return has_ended_; });
+    broken = broken_.has_value();
   }
   try {
-    give_back();
+    // After a failure the device may never come so far.
+    if (broken && !wait_for(task->events->ready)) return;
+    while (!is_done(task->events->ready)) std::this_thread::sleep_for(microseconds(100));
+    library_.free(data);
   } catch (const CollectiveError&) {
   }
 }

@@ -23,6 +23,8 @@ struct Place {
   int size = 1;
   Device device;
   Stream compute = nullptr;  // the device's compute stream
+  // Gives the device back what is cached of its memory. Empty: nothing is.
+  std::function<void()> trim = {};
 };
 
 // The thread that makes every call on the groups of one rank, the world and its splits, in the
@@ -45,7 +47,8 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
 
   // Memory of the device, registered with the group. Null: there is none of that kind.
   void* allocate(int group, size_t bytes);
-  // When the compute stream is done with what it has been given so far. From any thread.
+  // When the compute stream is done with what it has been given so far, and nothing is under way.
+  // From any thread.
   void free(void* data);
 
   // Fails everything started and to come on this rank. Never blocks.
@@ -69,6 +72,7 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
     int group = 0;
     std::shared_ptr<WorkState> work;  // null: nobody waits
     std::function<void()> call;       // instead of a collective, when all before it is over
+    void* freed = nullptr;            // instead of both: memory of allocate()
     bool on_host = false;             // the arrays are, or there are none
     void* input = nullptr;
     void* output = nullptr;
@@ -83,17 +87,23 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
   std::shared_ptr<Task> next();
   void execute(Task& task);
   void call(Task& task);
+  void drain();
   void launch(Task& task);
+  void open_passage(Task& task);
   int issue(const Task& task, void* input, void* output);
   void settle(int group, int code);
   void look();
   void advance();
+  void release_freed();
+  void release(void* data);
+  void end_freed();
   bool has_ended(Task& task);
   void check_deadline(const Task& task);
   void rest();
   void finalize();
   void end_groups();
   bool wait_for_stream();
+  bool wait_for(Event event);
   void end();
 
   void push(std::shared_ptr<Task> task);
@@ -108,12 +118,15 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
   Library& library_;
   const Device device_;
   const Stream compute_;
+  const std::function<void()> trim_;
   std::atomic<Clock::rep> progress_{0};
 
   // The thread's own.
   Staging staging_;
   std::vector<int> groups_;
   std::map<void*, std::pair<int, void*>> registrations_;  // by memory: group and registration
+  // That the compute stream may still use.
+  std::deque<std::pair<void*, std::shared_ptr<Events>>> freed_;
   Clock::time_point ask_again_{};
   Clock::time_point advanced_{};
 

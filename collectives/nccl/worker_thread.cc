@@ -60,7 +60,7 @@ std::shared_ptr<Worker::Task> Worker::next() {
       tasks_.pop_front();
       return current_;
     }
-    if (!pending_.empty()) {
+    if (!pending_.empty() || (!freed_.empty() && !closing_)) {
       lock.unlock();
       rest();
       continue;
@@ -72,18 +72,27 @@ std::shared_ptr<Worker::Task> Worker::next() {
 
 void Worker::execute(Task& task) {
   if (pending_.empty()) note_progress();
-  if (task.call) {
+  if (task.freed != nullptr) {
+    freed_.emplace_back(task.freed, task.events);
+    const std::lock_guard lock(mutex_);
+    current_ = nullptr;
+  } else if (task.call) {
     call(task);
   } else {
     launch(task);
   }
 }
 
-void Worker::call(Task& task) {
+// Until nothing is under way.
+void Worker::drain() {
   while (!pending_.empty()) {
     look();
     rest();
   }
+}
+
+void Worker::call(Task& task) {
+  drain();
   if (task.work) task.work->begin();
   task.call();
   note_progress();
@@ -96,7 +105,7 @@ void Worker::call(Task& task) {
 void Worker::launch(Task& task) {
   const Stream stream = library_.stream();
   if (task.on_host) {
-    check(staging_.open(*task.work, &task.passage.emplace()));
+    open_passage(task);
     check(staging_.enter(*task.passage, task.input));
   } else {
     check(library_.wait(stream, task.events->ready));
@@ -110,6 +119,18 @@ void Worker::launch(Task& task) {
   task.queued = true;
   pending_.push_back(std::move(current_));
   changed_.notify_all();
+}
+
+// The device is asked to free memory only when nothing is under way: it would wait for that, and
+// this thread could not see it fail.
+void Worker::open_passage(Task& task) {
+  int code = staging_.open(*task.work, &task.passage.emplace());
+  if (code != 0 && trim_) {
+    drain();
+    trim_();
+    code = staging_.open(*task.work, &*task.passage);
+  }
+  check(code);
 }
 
 int Worker::issue(const Task& task, void* input, void* output) {
@@ -148,6 +169,7 @@ void Worker::look() {
     if (broken_) throw CollectiveError(*broken_);
   }
   advance();
+  release_freed();
   const Task* oldest = pending_.empty() ? current_.get() : pending_.front().get();
   if (oldest == nullptr) return;
   const int code = library_.state(oldest->group);
@@ -168,6 +190,24 @@ void Worker::advance() {
     pending_.pop_front();
     changed_.notify_all();
   }
+}
+
+void Worker::release_freed() {
+  while (current_ == nullptr && pending_.empty() && !freed_.empty() &&
+         is_done(freed_.front().second->ready)) {
+    void* data = freed_.front().first;
+    freed_.pop_front();
+    release(data);
+  }
+}
+
+void Worker::release(void* data) {
+  if (const auto found = registrations_.find(data); found != registrations_.end()) {
+    const auto [group, registration] = found->second;
+    registrations_.erase(found);
+    check(library_.withdraw(group, registration), group);
+  }
+  library_.free(data);
 }
 
 // As long as this rank's own kernels keep a collective from its beginning nobody is late: what they
@@ -237,6 +277,14 @@ void Worker::finalize() {
     check(code, group);
   }
   for (const int group : groups_) check(library_.destroy(group), group);
+  end_freed();
+}
+
+// What the device still uses after a while is left to the end of the process.
+void Worker::end_freed() {
+  if (freed_.empty() || !wait_for(freed_.back().second->ready)) return;
+  for (const auto& [data, events] : freed_) library_.free(data);
+  freed_.clear();
 }
 
 // After a failure. Arrays stay until the device is done with them.
@@ -259,13 +307,18 @@ bool Worker::wait_for_stream() {
   try {
     const std::shared_ptr<Events> events = take_events();
     check(library_.record(events->end, library_.stream()));
-    const Clock::time_point deadline = Clock::now() + kAbortWithin;
-    while (!is_done(events->end)) {
-      if (Clock::now() >= deadline) return false;
-      std::this_thread::sleep_for(milliseconds(1));
-    }
+    return wait_for(events->end);
   } catch (const CollectiveError&) {
     // The device itself has failed, and does nothing any more.
+  }
+  return true;
+}
+
+bool Worker::wait_for(Event event) {
+  const Clock::time_point deadline = Clock::now() + kAbortWithin;
+  while (!is_done(event)) {
+    if (Clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(milliseconds(1));
   }
   return true;
 }

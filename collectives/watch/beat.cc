@@ -31,7 +31,8 @@ std::string Beat::to_text() const {
                         {"sequence", sequence},
                         {"collective", collective},
                         {"state", state},
-                        {"collective_seconds", collective_seconds}}
+                        {"collective_seconds", collective_seconds},
+                        {"begun", begun}}
       .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
@@ -49,6 +50,7 @@ std::optional<Beat> Beat::parse(std::string_view text) {
     json.at("collective").get_to(beat.collective);
     json.at("state").get_to(beat.state);
     json.at("collective_seconds").get_to(beat.collective_seconds);
+    json.at("begun").get_to(beat.begun);
     return beat;
   } catch (const nlohmann::json::exception&) {
     return std::nullopt;
@@ -60,8 +62,11 @@ std::string Beat::describe() const {
   std::string text =
       concat({"in step ", step, ", phase ", phase, " for ", seconds(phase_seconds + age)});
   if (collective.empty()) return text + "; it has begun no collective";
-  return text + concat({"; its last collective, #", sequence, " ", collective, ", is ", state,
-                        " since ", seconds(collective_seconds + age)});
+  text += concat({"; its last collective, #", sequence, " ", collective, ", is ", state, " since ",
+                  seconds(collective_seconds + age)});
+  if (state != "queued" || begun == sequence) return text;
+  return text +
+         (begun == 0 ? ", and none has begun" : concat({", and the last begun is #", begun}));
 }
 
 }  // namespace lockstep

@@ -23,6 +23,7 @@ struct Beat {
   std::string collective;      // `all_reduce(mean) of 1000 f32 "gradients", bucket 3`; empty: none
   std::string state;           // "queued", "running", "done", "failed"
   double collective_seconds = 0;  // since it came to that state
+  uint64_t begun = 0;             // the last that has begun: a device's host may be ahead of it
 
   std::string to_text() const;
   // Nothing where the text is no beat.

@@ -30,6 +30,20 @@ int number_after(std::string_view prefix, std::string_view text) {
   return number;
 }
 
+// Of those that count, the ranks with the least of a beat's numbers, which is at most `most`.
+std::vector<int> least_far(const std::map<int, Beat>& beats, uint64_t most, uint64_t Beat::*number,
+                           const std::function<bool(int rank, const Beat& beat)>& counts) {
+  std::vector<int> ranks;
+  uint64_t least = most;
+  for (const auto& [rank, beat] : beats) {
+    if (!counts(rank, beat) || beat.*number > least) continue;
+    if (beat.*number < least) ranks.clear();
+    least = beat.*number;
+    ranks.push_back(rank);
+  }
+  return ranks;
+}
+
 }  // namespace
 
 Watch::Watch(Communicator& communicator, const std::function<std::unique_ptr<Store>()>& connect,
@@ -86,15 +100,16 @@ Beat Watch::current_beat() {
   }
   if (const auto last = communicator_.recorder()->last(communicator_.name())) {
     beat.sequence = last->sequence;
-    beat.collective = last->signature;
-    if (!last->what.empty()) beat.collective += concat({" \"", last->what, "\""});
-    if (last->bucket >= 0) beat.collective += concat({", bucket ", last->bucket});
+    beat.collective = last->call();
     beat.state = !last->error.empty() ? "failed"
                  : last->ended        ? "done"
                  : last->begun        ? "running"
                                       : "queued";
     const auto since = last->ended ? *last->ended : last->begun ? *last->begun : last->queued;
     beat.collective_seconds = seconds_since(since);
+  }
+  if (const auto begun = communicator_.recorder()->last_begun(communicator_.name())) {
+    beat.begun = begun->sequence;
   }
   return beat;
 }
@@ -226,6 +241,8 @@ std::vector<int> Watch::silent_ranks(const Beats& before, const Beats& now) cons
 // Looks at the beats are so far apart that every rank which lives has sent another one. Who seems
 // to be silent gets as long again: its machine may have stood still for a moment.
 std::optional<std::string> Watch::judge(const WorkState& work) {
+  const bool compares = compares_calls(work);
+  if (compares) tell_calls(work);
   const auto before = read_beats();
   auto now = before;
   std::vector<int> silent;
@@ -248,12 +265,20 @@ std::optional<std::string> Watch::judge(const WorkState& work) {
     return settle(
         work, describe(silent, *now) + ". It no longer answers: it is stopped, or its machine is");
   }
+  if (compares) {
+    const std::string difference = different_calls(*now);
+    if (!difference.empty()) return settle(work, difference);
+  }
   if (is_allowed(work, *now)) return std::nullopt;
   if (work.communicator != communicator_.name()) {
     return settle(
         work, "every rank answers; which one is late in " + work.communicator + " is not known");
   }
   const std::vector<int> behind = most_behind(work, *now);
+  const std::vector<int> stuck = behind.empty() ? furthest_back(work, *now) : std::vector<int>();
+  if (!stuck.empty()) {
+    return settle(work, describe(stuck, *now) + ". It answers, but its device is late");
+  }
   if (behind.empty()) {
     return settle(work, "every rank answers and none is behind: the network between them is");
   }
@@ -265,24 +290,31 @@ bool Watch::is_behind(const WorkState& work, int rank, const Beat& beat) const {
   return work.communicator != communicator_.name() || beat.sequence < work.sequence;
 }
 
+// Whether its device has not come as far as this rank's, whose host it has kept up with.
+bool Watch::is_stuck(const WorkState& work, int rank, const Beat& beat) const {
+  return communicator_.device() != Device() && rank != communicator_.rank() &&
+         work.communicator == communicator_.name() && work.progress().begun &&
+         beat.begun < work.sequence;
+}
+
 // Whether one whom this may be waiting for has announced that it takes long.
 bool Watch::is_allowed(const WorkState& work, const Beats& beats) const {
   return std::any_of(beats.begin(), beats.end(), [&](const auto& of) {
-    return of.second.allowed_seconds > 0 && is_behind(work, of.first, of.second);
+    const auto& [rank, beat] = of;
+    return beat.allowed_seconds > 0 && (is_behind(work, rank, beat) || is_stuck(work, rank, beat));
   });
 }
 
 // Those who have come least far.
 std::vector<int> Watch::most_behind(const WorkState& work, const Beats& beats) const {
-  std::vector<int> ranks;
-  uint64_t least = work.sequence;
-  for (const auto& [rank, beat] : beats) {
-    if (!is_behind(work, rank, beat) || beat.sequence > least) continue;
-    if (beat.sequence < least) ranks.clear();
-    least = beat.sequence;
-    ranks.push_back(rank);
-  }
-  return ranks;
+  return least_far(beats, work.sequence, &Beat::sequence,
+                   [&](int rank, const Beat& beat) { return is_behind(work, rank, beat); });
+}
+
+// Those whose devices have.
+std::vector<int> Watch::furthest_back(const WorkState& work, const Beats& beats) const {
+  return least_far(beats, work.sequence, &Beat::begun,
+                   [&](int rank, const Beat& beat) { return is_stuck(work, rank, beat); });
 }
 
 }  // namespace lockstep

@@ -75,6 +75,12 @@ class Watch {
   bool is_behind(const WorkState& work, int rank, const Beat& beat) const;
   bool is_allowed(const WorkState& work, const Beats& beats) const;
   std::vector<int> most_behind(const WorkState& work, const Beats& beats) const;
+  bool is_stuck(const WorkState& work, int rank, const Beat& beat) const;
+  std::vector<int> furthest_back(const WorkState& work, const Beats& beats) const;
+  bool compares_calls(const WorkState& work) const;
+  void tell_calls(const WorkState& work);
+  std::string different_calls(const Beats& beats);
+  std::string calls_key() const;
   std::optional<std::string> settle(const WorkState& work, const std::string& finding);
   absl::StatusOr<Beats> read_beats();
   std::string describe(int rank, const Beats& beats) const;

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <cmath>
+#include <tuple>
 
 namespace gpt {
 namespace {
@@ -28,7 +29,10 @@ FeedForward::FeedForward(const Config& config)
     : c_fc(linear_layer(config.width, 4 * config.width, kDeviation)),
       c_proj(linear_layer(4 * config.width, config.width, projection_deviation(config))) {}
 
-Tensor FeedForward::forward(const Tensor& x) { return c_proj(gelu(c_fc(x), GeluForm::tanh)); }
+Tensor FeedForward::forward(const Tensor& x) {
+  return feed_forward(x, c_fc.weight, c_fc.bias.tensor_or_empty(), c_proj.weight,
+                      c_proj.bias.tensor_or_empty(), {.form = GeluForm::tanh});
+}
 
 void FeedForward::visit(nn::Visitor& v) {
   v("c_fc", c_fc);
@@ -44,9 +48,10 @@ Block::Block(const Config& config)
       ln_2(config.width),
       mlp(config) {}
 
-Tensor Block::forward(const Tensor& x) {
-  const Tensor y = x + attn(ln_1(x));
-  return y + mlp(ln_2(y));
+std::pair<Tensor, Tensor> Block::forward(const Tensor& x, const Tensor& delta) {
+  const AddLayerNorm before = ln_1.add(x, delta);
+  const AddLayerNorm between = ln_2.add(before.sum, attn(before.normalized));
+  return {between.sum, mlp(between.normalized)};
 }
 
 void Block::visit(nn::Visitor& v) {
@@ -67,9 +72,16 @@ Model::Model(const Config& config)
 Tensor Model::forward(const Tensor& ids) {
   const int64_t time = ids.dim(1);
   LOCKSTEP_CHECK(time <= config.context, "gpt: ", time, " tokens, the context is ", config.context);
-  Tensor x = wte(ids) + narrow(wpe.weight, 0, 0, time);
-  for (Block& block : h) x = block(x);
-  return linear(ln_f(x), wte.weight);
+  Tensor x = wte(ids) + narrow(wpe.weight, 0, 0, time), delta;
+  for (Block& block : h) {
+    // A block that runs again keeps what it was given: better one tensor than two.
+    if (delta && block.recomputes()) {
+      x = x + delta;
+      delta = {};
+    }
+    std::tie(x, delta) = block(x, delta);
+  }
+  return linear(ln_f.add(x, delta).normalized, wte.weight);
 }
 
 void Model::visit(nn::Visitor& v) {

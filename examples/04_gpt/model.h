@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "lockstep/nn/layers.h"
@@ -27,9 +28,12 @@ struct FeedForward : lockstep::nn::Layer<FeedForward> {
   lockstep::nn::Linear c_fc, c_proj;
 };
 
+// Each part's output is added to the residual stream by the norm that follows, in one op. So a
+// block takes the stream x and what is still to be added to it, delta (empty before the first
+// block), and returns such a pair.
 struct Block : lockstep::nn::Layer<Block> {
   explicit Block(const Config& config);
-  Tensor forward(const Tensor& x);
+  std::pair<Tensor, Tensor> forward(const Tensor& x, const Tensor& delta);
   void visit(lockstep::nn::Visitor& v) override;
 
   lockstep::nn::LayerNorm ln_1;

@@ -39,6 +39,7 @@ class Task final : public lockstep::train::Task {
   int64_t samples() const override { return training_ ? training_->count() : 0; }
   int64_t tokens_per_sample() const override { return config_.context; }
   bool endless() const override { return true; }
+  bool is_static() const override { return true; }
   void load(int64_t first, int64_t count) override { load_from(*training_, first, count); }
   lockstep::Tensor loss() override;
   int64_t validation_samples() const override { return held_out_ ? held_out_->count() : 0; }

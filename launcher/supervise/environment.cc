@@ -31,6 +31,9 @@ constexpr Variable kVariables[] = {
     {"LOCKSTEP_STORE_TOKEN", "TEXT", "what LOCKSTEP_STORE wants to hear from those who connect"},
     {"LOCKSTEP_TF32", "1", "f32 matrix products on GPUs may round their operands to TF32"},
     {"LOCKSTEP_TIMEOUT", "TIME", "the default of --timeout"},
+    {"LOCKSTEP_TUNE", "0",
+     "large matrix products on GPUs take the library's first choice, not the fastest of those "
+     "timed"},
 };
 
 }  // namespace

@@ -32,6 +32,11 @@ Job::Job(std::chrono::milliseconds grace) : grace_(grace) {
 
 Job::~Job() { ::close(signals_); }
 
+void Job::expect(int ranks, int started_end) {
+  expected_ = ranks;
+  started_end_ = started_end;
+}
+
 int Job::watch(pid_t child, bool is_rank, RankOutput& output) {
   child_ = child;
   is_rank_ = is_rank;
@@ -39,6 +44,8 @@ int Job::watch(pid_t child, bool is_rank, RankOutput& output) {
     wait_for_news(output);
     output.pump();
     read_signals();
+    count_started();
+    pass_request_on();
     check_deadline();
   }
   kill_descendants(-1);
@@ -49,6 +56,7 @@ int Job::watch(pid_t child, bool is_rank, RankOutput& output) {
 void Job::wait_for_news(const RankOutput& output) const {
   std::vector<pollfd> ends = {{signals_, POLLIN, 0}};
   for (const int end : output.read_ends()) ends.push_back({end, POLLIN, 0});
+  if (started_ < expected_) ends.push_back({started_end_, POLLIN, 0});
   int timeout = -1;
   if (deadline_) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - Clock::now());
@@ -86,6 +94,19 @@ void Job::request_stop(int signal) {
                "signal kills them)\n",
                ::strsignal(signal), std::chrono::duration<double>(grace_).count());
   deadline_ = Clock::now() + grace_;
+  request_waits_ = true;
+}
+
+void Job::count_started() {
+  char bytes[4096];
+  if (started_ < expected_) {
+    started_ += static_cast<int>(std::max<ssize_t>(::read(started_end_, bytes, sizeof bytes), 0));
+  }
+}
+
+void Job::pass_request_on() {
+  if (!request_waits_ || started_ < expected_ || exit_code_) return;
+  request_waits_ = false;
   ::kill(child_, SIGUSR1);
 }
 

@@ -22,6 +22,11 @@ class Job {
   Job& operator=(const Job&) = delete;
   ~Job();
 
+  // Ranks that come to life put one byte each into the pipe that is read at `started_end`: until so
+  // many have, a request to stop waits, because mpirun would forward it to nobody.
+  void expect(int ranks, int started_end);
+  int started() const { return started_; }
+
   // Returns the job's exit code, 128 + N if signal N killed it. No process of it is left then.
   // `is_rank`: the child is the only rank itself, not an mpirun that has them.
   int watch(pid_t child, bool is_rank, RankOutput& output);
@@ -32,7 +37,9 @@ class Job {
   void wait_for_news(const RankOutput& output) const;
   void read_signals();
   void reap();
+  void count_started();
   void request_stop(int signal);
+  void pass_request_on();
   void kill_ranks(int exit_code);
   void check_deadline();
 
@@ -41,6 +48,10 @@ class Job {
   pid_t child_ = -1;
   bool is_rank_ = false;
   bool stopping_ = false;
+  bool request_waits_ = false;
+  int expected_ = 0;
+  int started_ = 0;
+  int started_end_ = -1;
   std::optional<int> forced_code_;             // the ranks were killed by us
   std::optional<Clock::time_point> deadline_;  // of the grace time; then of mpirun's own end
   std::optional<int> exit_code_;

@@ -45,10 +45,6 @@ struct Started {
     ::close(ends[0]);
     ::close(ends[1]);
   }
-  int count() const {
-    char bytes[4096];
-    return static_cast<int>(std::max<ssize_t>(::read(ends[0], bytes, sizeof bytes), 0));
-  }
 };
 
 void explain(int exit_code) {
@@ -164,10 +160,11 @@ int RunCommand::start(const std::vector<std::string>& launcher,
   options.words.insert(options.words.end(), program.begin(), program.end());
 
   Job job(grace_);
+  if (!is_rank) job.expect(ranks_, started.ends[0]);
   const auto child = start_child(options);
   if (!child.ok()) return complain(child.status());
   const int exit_code = job.watch(*child, is_rank, **output);
-  if (!is_rank && exit_code != 0 && started.count() == 0) {
+  if (!is_rank && exit_code != 0 && job.started() == 0) {
     std::vector<std::string> words = launcher;
     std::erase(words, "-q");
     words.push_back("true");

@@ -110,6 +110,10 @@ void TrainOptions::add_to(flags::Command& c) {
          .help = "what backward computes again instead of keeping it",
          .choices = {"none", "blocks"}},
         recompute);
+  c.add({.name = "--cuda-graph",
+         .help = "passes that a GPU does by itself; auto: where nothing is lost by it",
+         .choices = {"auto", "on", "off"}},
+        cuda_graph);
   c.add({.name = "--timeout",
          .help = "longest a collective may go without progress",
          .value = "TIME"},
@@ -250,6 +254,7 @@ std::string TrainOptions::to_json() const {
       {"reduce_dtype", reduce_dtype},
       {"shard", shard},
       {"recompute", recompute},
+      {"cuda_graph", cuda_graph},
       {"timeout_seconds", static_cast<double>(timeout.count()) / 1000},
       {"seed", seed},
       {"validation_every", validation_every},

@@ -43,6 +43,7 @@ struct TrainOptions {
   std::string reduce_dtype = "f32";
   std::string shard = "none";
   std::string recompute = "none";
+  std::string cuda_graph = "auto";
   int64_t seed = 0;
   int64_t validation_every = 0;
   std::chrono::milliseconds timeout = std::chrono::minutes(10);

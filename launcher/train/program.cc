@@ -112,6 +112,7 @@ int run_body(const Program& program, Session session, JobWatch& watch, Reporter&
 }  // namespace
 
 int Program::run(int argc, char** argv) {
+  hold_stop_requests();
   Reporter report(name);
   World world;
   std::optional<DelayedTermination> delayed;  // until what went wrong has been said

@@ -47,11 +47,21 @@ struct sigaction install(int signal, void (*handler)(int)) {
   return before;
 }
 
+int mask_stop_requests(int how) {
+  sigset_t requests;
+  sigemptyset(&requests);
+  sigaddset(&requests, SIGUSR1);
+  return pthread_sigmask(how, &requests, nullptr);
+}
+
 }  // namespace
+
+void hold_stop_requests() { mask_stop_requests(SIG_BLOCK); }
 
 StopSignals::StopSignals() {
   requested_signal = 0;
   for (size_t i = 0; i < kSignals.size(); ++i) before_[i] = install(kSignals[i], on_signal);
+  mask_stop_requests(SIG_UNBLOCK);
 }
 
 StopSignals::~StopSignals() {

@@ -6,6 +6,10 @@
 
 namespace lockstep::train {
 
+// From here on SIGUSR1, by which launchers ask for a stop, waits for a StopSignals instead of
+// ending the process: for the main thread, before others begin, which inherit that.
+void hold_stop_requests();
+
 // While one lives, SIGTERM, SIGINT and SIGUSR1 ask for a stop after the current step; a second one
 // ends the process at once with 128 + its number, or a second late where it is a SIGTERM that
 // DelayedTermination delays. One per process.

@@ -11,7 +11,6 @@
 #include "lockstep/launcher/train/make_optimizer.h"
 #include "lockstep/nn/blocks.h"
 #include "lockstep/nn/optim.h"
-#include "lockstep/nn/parallel/sync_batch_norm.h"
 #include "lockstep/runtime/files/file_system.h"
 #include "lockstep/runtime/version.h"
 
@@ -46,6 +45,7 @@ Trainer::Trainer(Session session, Task& task)
   require_same(communicator_, "flags",
                options_.to_json() + identity.model + identity.data + identity.other);
   if (!options_.trace.empty()) timeline_.emplace(communicator_);
+  if (const auto dtype = options_.autocast_dtype()) copies_.emplace(*dtype);
   agree(communicator_, "options", [&] {
     options_.check();
     plan_.emplace(options_.batch_plan(communicator_.size(), task_.samples(), task_.endless()));
@@ -55,10 +55,10 @@ Trainer::Trainer(Session session, Task& task)
     if (options_.recompute == "blocks" && nn::recompute_blocks(task_.module()) == 0) {
       fail_usage({"--recompute blocks: the model has no list of blocks"});
     }
+    make_passes();
     steps_ = options_.epochs > 0 ? plan_->steps_from(0) : options_.steps;
     if (steps_ > 0) directory_.open();
   });
-  if (const auto dtype = options_.autocast_dtype()) copies_.emplace(*dtype);
   nn::DataParallelOptions data_parallel = options_.data_parallel();
   data_parallel.copies = copies_ ? &*copies_ : nullptr;
   ddp_.emplace(task_.module(), communicator_, std::move(data_parallel));
@@ -197,26 +197,6 @@ void Trainer::write_trace() {
   }
 }
 
-// One forward and backward. `weight`: of the mean loss over these samples.
-Array Trainer::micro_batch(const data::Share& samples, double weight, StepTimes& times) {
-  context().random = {.seed = static_cast<uint64_t>(options_.seed),
-                      .step = static_cast<uint32_t>(step_ + 1),
-                      .first_sample = static_cast<uint32_t>(samples.first - position_)};
-  {
-    const Phase phase = long_phase("data", &times.data);
-    task_.load(samples.first, samples.count);
-  }
-  Tensor loss;
-  {
-    const Phase phase = this->phase("forward", &times.forward);
-    loss = this->loss();
-  }
-  if (scaler_) weight *= scaler_->scale();
-  const Phase phase = this->phase("backward", &times.backward);
-  loss.backward(Tensor(Array::full(loss.shape(), weight, loss.dtype(), loss.device())));
-  return samples.count > 0 ? loss.value() : Array();
-}
-
 void Trainer::add_losses(const std::vector<Array>& losses, const std::vector<int64_t>& counts,
                          nn::StepReport& mine, StepTimes& times) {
   const Phase phase = this->phase("backward", &times.backward);
@@ -228,13 +208,6 @@ void Trainer::add_losses(const std::vector<Array>& losses, const std::vector<int
   }
 }
 
-// Whether all ranks make equally many passes, some of them over no samples: they compute something
-// together.
-bool Trainer::passes_together() const {
-  return options_.shard_level() == nn::ShardLevel::parameters ||
-         nn::synchronizes_batch_norm(task_.module());
-}
-
 // The others wait for what this rank will not take part in: parameters, or a batch's statistics.
 void Trainer::break_off(const std::string& error) {
   const std::string reason = concat({"rank ", communicator_.rank(), " has failed in ", error});
@@ -244,6 +217,7 @@ void Trainer::break_off(const std::string& error) {
 
 // A rank that fails still takes part in what the others wait for, then all fail together.
 nn::StepReport Trainer::forward_backward(StepTimes& times) {
+  if (std::exchange(layout_, ddp_->layouts()) != ddp_->layouts()) passes_->forget();
   optimizer_->zero_grad();
   nn::StepReport mine;
   std::string error = pending_error_;
@@ -274,7 +248,7 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
           static_cast<double>(count * communicator_.size()) / static_cast<double>(step.count);
       // A rank whose pass has failed only takes part in the reductions.
       if (computes && (count > 0 || together)) {
-        losses.push_back(micro_batch({share.first + done, count}, weight, times));
+        losses.push_back(micro_batch({share.first + done, count}, weight, !losses.empty(), times));
         counts.push_back(count);
       }
       // Only now, when all that a device is to do is queued: reading waits for it.

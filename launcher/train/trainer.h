@@ -20,6 +20,7 @@
 #include "lockstep/launcher/train/run_directory.h"
 #include "lockstep/launcher/train/signals.h"
 #include "lockstep/launcher/train/timeline.h"
+#include "lockstep/nn/captured_passes.h"
 #include "lockstep/nn/optim/grad_scaler.h"
 #include "lockstep/nn/optim/optimizer.h"
 #include "lockstep/nn/parallel/data_parallel.h"
@@ -52,6 +53,11 @@ class Task {
   virtual void load(int64_t first, int64_t count) = 0;
   // The mean loss over the samples loaded; of none, whatever has a gradient: it counts nothing.
   virtual Tensor loss() = 0;
+
+  // Whether every loss() over as many samples does the same operations, on arrays that load() made
+  // by Array::from or Tensor::to and on the module: then a GPU may do them by itself
+  // (nn/captured_passes.h), and loss() is called for the first few steps only.
+  virtual bool is_static() const { return false; }
 
   virtual int64_t validation_samples() const { return 0; }
   // The same of held-out samples; none under `--shard parameters` alone.
@@ -115,7 +121,9 @@ class Trainer {
   bool passes_together() const;
   [[noreturn]] void break_off(const std::string& error);
   // Returns the mean loss, of no samples an empty array.
-  Array micro_batch(const data::Share& samples, double weight, StepTimes& times);
+  Array micro_batch(const data::Share& samples, double weight, bool adds, StepTimes& times);
+  void make_passes();
+  bool may_replay() const;
   void add_losses(const std::vector<Array>& losses, const std::vector<int64_t>& counts,
                   nn::StepReport& mine, StepTimes& times);
   // The task's loss over what it has loaded, in the run's precision.
@@ -143,6 +151,8 @@ class Trainer {
   std::optional<Metrics> metrics_;            // rank 0
   std::optional<LowPrecisionCopies> copies_;  // of the parameters, in 16-bit precision
   std::optional<nn::DistributedDataParallel> ddp_;
+  std::optional<nn::CapturedPasses> passes_;
+  int64_t layout_ = 0;                       // of ddp_, that the passes know
   std::optional<optim::GradScaler> scaler_;  // in fp16
   std::unique_ptr<optim::Optimizer> optimizer_;
   Checkpointer checkpointer_;

@@ -1,6 +1,8 @@
 #include "lockstep/nn/layers/batch_norm.h"
 
 #include "lockstep/nn/layers/describe.h"
+#include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/capture.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::nn {
@@ -33,10 +35,14 @@ Tensor BatchNorm<kSpatial>::forward(const Tensor& x) {
   const bool updates = this->training() && tracks && !context().recomputing;
   double momentum = options.momentum.value_or(0);
   if (updates) {
-    const Array& counter = num_batches_tracked.array();
-    const double count = counter.item() + 1;
-    kernels::fill(counter, count);
-    if (!options.momentum) momentum = 1 / count;
+    const auto count = [counter = num_batches_tracked.array()] {
+      kernels::fill(counter, counter.item() + 1);
+    };
+    at_each_replay(count);
+    if (!options.momentum) {
+      if (context().capture != nullptr) throw NotCapturable("a momentum that changes by batch");
+      momentum = 1 / num_batches_tracked.array().item();
+    }
   }
   const bool reads = tracks && (updates || !this->training());
   return batch_norm(x, reads ? running_mean.array() : Array(),

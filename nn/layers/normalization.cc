@@ -1,6 +1,5 @@
 #include "lockstep/nn/layers/normalization.h"
 
-#include "lockstep/autograd/ops/normalization.h"
 #include "lockstep/nn/layers/describe.h"
 
 namespace lockstep::nn {
@@ -20,6 +19,19 @@ LayerNorm::LayerNorm(const Shape& normalized_shape, const Options& options)
 
 Tensor LayerNorm::forward(const Tensor& x) {
   return layer_norm(x, normalized_shape, weight.tensor_or_empty(), bias.tensor_or_empty(), eps);
+}
+
+AddLayerNorm LayerNorm::add(const Tensor& x, const Tensor& delta) { return add(x, delta, true); }
+
+Tensor LayerNorm::of_sum(const Tensor& x, const Tensor& delta) {
+  return add(x, delta, false).normalized;
+}
+
+AddLayerNorm LayerNorm::add(const Tensor& x, const Tensor& delta, bool for_products) {
+  if (!placed()) place({});
+  const ScopeFrame scope(path());
+  return add_layer_norm(x, delta, normalized_shape, weight.tensor_or_empty(),
+                        bias.tensor_or_empty(), {.epsilon = eps, .for_products = for_products});
 }
 
 void LayerNorm::visit(Visitor& v) {

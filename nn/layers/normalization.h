@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "lockstep/autograd/ops/normalization.h"
 #include "lockstep/nn/module.h"
 
 namespace lockstep::nn {
@@ -18,12 +19,20 @@ struct LayerNorm : Layer<LayerNorm> {
   explicit LayerNorm(const Shape& normalized_shape) : LayerNorm(normalized_shape, Options()) {}
   LayerNorm(const Shape& normalized_shape, const Options& options);
   Tensor forward(const Tensor& x);
+  // A residual stream and its norm in one op (add_layer_norm): x + delta, and the norm of that,
+  // which is to go into matrix products. delta may be empty.
+  AddLayerNorm add(const Tensor& x, const Tensor& delta);
+  // The norm of x + delta in one op; of the dtype that the norm of a sum has.
+  Tensor of_sum(const Tensor& x, const Tensor& delta);
   void visit(Visitor& v) override;
   std::string describe() const override;
 
   Shape normalized_shape;
   double eps;
   Parameter weight, bias;  // empty where not wanted
+
+ private:
+  AddLayerNorm add(const Tensor& x, const Tensor& delta, bool for_products);
 };
 
 // x / sqrt(mean(x²) + eps) * weight over the last dimensions (Zhang & Sennrich 2019). Without eps:

@@ -1,6 +1,7 @@
 #include "lockstep/nn/layers/transformer.h"
 
 #include "lockstep/autograd/ops/elementwise.h"
+#include "lockstep/autograd/ops/linear_algebra.h"
 
 namespace lockstep::nn {
 
@@ -29,19 +30,23 @@ Tensor TransformerEncoderLayer::attend(const Tensor& x, const Arguments& argumen
 }
 
 Tensor TransformerEncoderLayer::feed_forward(const Tensor& x) {
+  const bool with_gelu = options.activation == Options::Activation::gelu;
+  if (with_gelu && (!dropout.training() || dropout.p == 0)) {
+    return dropout2(lockstep::feed_forward(x, linear1.weight, linear1.bias.tensor_or_empty(),
+                                           linear2.weight, linear2.bias.tensor_or_empty()));
+  }
   const Tensor hidden = linear1(x);
-  const Tensor active =
-      options.activation == Options::Activation::relu ? relu(hidden) : gelu(hidden);
-  return dropout2(linear2(dropout(active)));
+  return dropout2(linear2(dropout(with_gelu ? gelu(hidden) : relu(hidden))));
 }
 
 Tensor TransformerEncoderLayer::forward(const Tensor& src, const Arguments& arguments) {
   if (options.norm_first) {
-    const Tensor x = src + attend(norm1(src), arguments);
-    return x + feed_forward(norm2(x));
+    const Tensor attended = attend(norm1.add(src, {}).normalized, arguments);
+    const AddLayerNorm x = norm2.add(src, attended);
+    return x.sum + feed_forward(x.normalized);
   }
-  const Tensor x = norm1(src + attend(src, arguments));
-  return norm2(x + feed_forward(x));
+  const Tensor x = norm1.of_sum(src, attend(src, arguments));
+  return norm2.of_sum(x, feed_forward(x));
 }
 
 void TransformerEncoderLayer::visit(Visitor& v) {

@@ -6,6 +6,7 @@
 #include "lockstep/collectives/activity.h"
 #include "lockstep/nn/parallel/buffers.h"
 #include "lockstep/nn/parallel/same_model.h"
+#include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::nn {
@@ -58,12 +59,7 @@ DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& c
       late_(parameters_.size(), false) {
   LOCKSTEP_CHECK(communicator_.size() < kMostRanks, "data parallelism over ", communicator_.size(),
                  " ranks");
-  check_same_model(communicator_, parameters_, describe(options_));
-  for (const auto& [name, parameter] : parameters_) {
-    LOCKSTEP_CHECK(!parameter.placed() || !parameter.leaf().has_hook(), "the parameter ", name,
-                   " belongs to another DistributedDataParallel, which has to end first");
-  }
-  check_device();
+  check_same_model(communicator_, parameters_, describe(options_), refusal());
   wrap_hook();
   choose_members();
   std::vector<Array> state;
@@ -96,16 +92,24 @@ DistributedDataParallel::~DistributedDataParallel() {
   sharding_.reset();  // before what it refers to
 }
 
-void DistributedDataParallel::check_device() const {
+// Why this rank cannot take part; empty: it can.
+std::string DistributedDataParallel::refusal() const {
   const Device expected = communicator_.device();
-  const auto check = [&](std::string_view what, Device device) {
-    LOCKSTEP_CHECK(device == expected, "data parallelism: ", what, " is on ", device.to_string(),
-                   ", the communicator on ", expected.to_string());
+  const auto elsewhere = [&](std::string_view what, Device device) {
+    return device == expected ? std::string()
+                              : concat({"data parallelism: ", what, " is on ", device.to_string(),
+                                        ", the communicator on ", expected.to_string()});
   };
-  if (!module_.placed()) return check("the module's placement", options_.placement.device);
   for (const auto& [name, parameter] : parameters_) {
-    if (parameter.placed()) check("parameter " + name, parameter.tensor().device());
+    if (!parameter.placed()) continue;
+    if (parameter.leaf().has_hook()) {
+      return concat({"the parameter ", name,
+                     " belongs to another DistributedDataParallel, which has to end first"});
+    }
+    std::string reason = elsewhere("parameter " + name, parameter.tensor().device());
+    if (!reason.empty()) return reason;
   }
+  return module_.placed() ? "" : elsewhere("the module's placement", options_.placement.device);
 }
 
 // Last parameter first: about the order in which backward finishes them.
@@ -167,6 +171,7 @@ Array DistributedDataParallel::new_gradients(DType dtype) const {
 // Values and gradients of all members, with what they hold, to flat memory of this layout.
 void DistributedDataParallel::move_into(FlatLayout layout) {
   layout_ = std::move(layout);
+  ++layouts_;
   const Placement placement = options_.placement;
   const DType dtype = members_.empty() ? placement.dtype : parameter(0).dtype();
   const Device device = members_.empty() ? placement.device : parameter(0).tensor().device();
@@ -199,9 +204,15 @@ void DistributedDataParallel::on_fired(int index) {
   if (member_of_[index] == kOutside) {
     late_[index] = true;
   } else if (synchronize_) {
-    if (!first_fired_) first_fired_ = std::chrono::steady_clock::now();
+    if (!first_fired_) first_fired_ = time_of_device();
     reducer_->fired(member_of_[index]);
   }
+}
+
+// A device's host runs ahead of it: while bucket sizes are tried out it waits.
+std::chrono::steady_clock::time_point DistributedDataParallel::time_of_device() const {
+  if (tuning()) backend_of(communicator_.device()).synchronize();
+  return std::chrono::steady_clock::now();
 }
 
 // A gradient is about to be written to a bucket that has left, or has no memory yet.
@@ -284,6 +295,11 @@ void DistributedDataParallel::finish_reductions() {
   } catch (const std::exception& error) {
     break_step(options_.hook ? "the communication hook" : "the reduction of gradients", error);
   }
+}
+
+void DistributedDataParallel::gather_parameters() {
+  if (sharding_) sharding_->gather_all();
+  communicator_.barrier({.what = "parameters gathered"}).wait();
 }
 
 void DistributedDataParallel::reduce() {

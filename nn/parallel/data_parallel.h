@@ -122,10 +122,15 @@ class DistributedDataParallel {
   void reduce();
 
   // Brings the whole of every parameter to every rank, until the next update: for what one rank
-  // does alone, such as writing or sampling from the model. A collective call.
-  void gather_parameters() {
-    if (sharding_) sharding_->gather_all();
-  }
+  // does alone, such as writing or sampling from the model. A collective call, after which every
+  // rank has them: others may end or change theirs while one still uses the model.
+  void gather_parameters();
+
+  // Whether a backward pass sends gradients: not under no_sync().
+  bool synchronizes() const { return synchronize_; }
+
+  // How often parameters and gradients were moved to other memory.
+  int64_t layouts() const { return layouts_; }
 
   // Other bucket sizes from the next step on. The same on all ranks.
   void set_bucket_sizes(const BucketSizes& sizes);
@@ -159,19 +164,21 @@ class DistributedDataParallel {
   static constexpr int kOutside = -1;
 
   Parameter& parameter(int member) { return parameters_[members_[member]].parameter; }
-  void check_device() const;
+  std::string refusal() const;
   void choose_members();
   void place_module(Module& module);
   Array new_gradients(DType dtype) const;
   void move_into(FlatLayout layout);
   void attach_hooks();
   void on_fired(int index);
+  std::chrono::steady_clock::time_point time_of_device() const;
   void vacate(int index);
   void wrap_hook();
   void finish_reductions();
   Work launch(int bucket);
   [[noreturn]] void break_step(const char* what, const std::exception& error);
   Control control(const StepReport& mine);
+  [[noreturn]] void fail_different();
   void tune(double seconds);
   void reduce_late(const std::vector<Use>& uses);
   void adopt_thawed(const std::vector<Use>& uses);
@@ -194,6 +201,7 @@ class DistributedDataParallel {
   std::vector<int> member_of_;              // of each parameter; kOutside: frozen so far
   std::vector<bool> late_;                  // of each parameter, in this step
   FlatLayout layout_;                       // of members_
+  int64_t layouts_ = 0;                     // so far
   Array values_;                            // flat
   Array gradients_;                         // flat
   std::unique_ptr<Sharding> sharding_;      // instead of layout_, values_ and gradients_

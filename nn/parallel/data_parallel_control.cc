@@ -1,21 +1,52 @@
 // What ranks tell each other at the end of a step, and what came too late for its bucket.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
+#include "lockstep/collectives/activity.h"
 #include "lockstep/nn/parallel/data_parallel.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::nn {
 namespace {
 
-// Fields of the control all-reduce: a report, weight, seconds, then one for each parameter.
-constexpr int kReportFields = 6;
-constexpr int kWeight = kReportFields, kSeconds = kWeight + 1, kFirstUse = kSeconds + 1;
+// Fields of the control all-reduce: a report, weight, seconds, words of the history with their
+// squares, then one for each parameter.
+constexpr int kReportFields = 6, kHistoryWords = 3;
+constexpr int kWeight = kReportFields, kSeconds = kWeight + 1, kHistory = kSeconds + 1;
+constexpr int kFirstUse = kHistory + 2 * kHistoryWords;
 static_assert(sizeof(StepReport) == kReportFields * sizeof(double));
 
 // Three counts of ranks in one double, which holds 53 bits exactly.
 constexpr double kLateUnit = DistributedDataParallel::kMostRanks;
 constexpr double kFrozenUnit = kLateUnit * kLateUnit;
+
+// A sum of words and that of their squares tell whether all are the same: n Σw² = (Σw)² only then.
+// Words of 15 bits keep both exact for as many ranks as there may be.
+constexpr int kWordBits = 15;
+constexpr uint64_t kWordMask = (uint64_t{1} << kWordBits) - 1;
+
+void write_history(uint64_t history, double* fields) {
+  for (int i = 0; i < kHistoryWords; ++i) {
+    const auto word = static_cast<double>(history >> (i * kWordBits) & kWordMask);
+    fields[2 * i] = word;
+    fields[2 * i + 1] = word * word;
+  }
+}
+
+bool same_history(const double* sums, int size) {
+  const auto ranks = static_cast<uint64_t>(size);
+  for (int i = 0; i < kHistoryWords; ++i) {
+    const double sum = sums[2 * i], squares = sums[2 * i + 1];
+    const auto is_possible = [&](double value, uint64_t most) {  // it may be anything
+      return value >= 0 && value <= static_cast<double>(ranks * most) && value == std::floor(value);
+    };
+    if (!is_possible(sum, kWordMask) || !is_possible(squares, kWordMask * kWordMask)) return false;
+    const auto total = static_cast<uint64_t>(sum);
+    if (ranks * static_cast<uint64_t>(squares) != total * total) return false;
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -35,8 +66,9 @@ DistributedDataParallel::Control DistributedDataParallel::control(const StepRepo
   double* uses = fields + kFirstUse;
   std::copy_n(&mine.loss_sum, kReportFields, fields);
   fields[kWeight] = weight_;
+  write_history(communicator_.history(), fields + kHistory);
   if (first_fired_) {
-    fields[kSeconds] = Seconds(std::chrono::steady_clock::now() - *first_fired_).count();
+    fields[kSeconds] = Seconds(time_of_device() - *first_fired_).count();
   }
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = parameters_[i].parameter;
@@ -44,6 +76,7 @@ DistributedDataParallel::Control DistributedDataParallel::control(const StepRepo
         (used(i) ? 1 : 0) + (late_[i] ? kLateUnit : 0) + (parameter.frozen() ? kFrozenUnit : 0);
   }
   communicator_.all_reduce(array, ReduceOp::sum, {.what = "step control"}).wait();
+  if (!same_history(fields + kHistory, communicator_.size())) fail_different();
   Control total{.weight = fields[kWeight], .seconds = fields[kSeconds]};
   std::copy_n(fields, kReportFields, &total.report.loss_sum);
   for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -56,6 +89,17 @@ DistributedDataParallel::Control DistributedDataParallel::control(const StepRepo
     total.uses.push_back(use);
   }
   return total;
+}
+
+// Transports that do not compare what ranks call let some differences pass: values are wrong then.
+void DistributedDataParallel::fail_different() {
+  const std::string reason =
+      concat({"ranks called different collectives in or before ",
+              communicator_.activity().now().describe(), ": their number, order, lengths, dtypes, ",
+              "reductions, roots, names or buckets differ, as rank ", communicator_.rank(),
+              " sees it; the flight-rank-N.json of each rank has its last ones"});
+  communicator_.abort(reason);
+  throw CollectiveError(reason);
 }
 
 // What came too late for its bucket on any rank goes in one of its own, and is added.

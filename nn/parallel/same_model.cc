@@ -27,9 +27,15 @@ std::string line_at(const std::string& text, size_t position) {
 }  // namespace
 
 void check_same_model(Communicator& communicator, const std::vector<NamedParameter>& parameters,
-                      const std::string& options) {
-  const std::string mine = describe(parameters) + options;
-  const std::vector<std::string> all = all_gather_text(communicator, mine, "model check");
+                      const std::string& options, const std::string& refusal) {
+  const std::string mine = refusal + '\n' + describe(parameters) + options;
+  std::vector<std::string> all = all_gather_text(communicator, mine, "model check");
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    const size_t end = all[rank].find('\n');
+    if (end > 0 && all.size() == 1) fail({refusal});
+    if (end > 0) fail({"rank ", rank, ": ", all[rank].substr(0, end)});
+    all[rank].erase(0, 1);
+  }
   for (size_t rank = 1; rank < all.size(); ++rank) {
     if (all[rank] == all[0]) continue;
     const size_t common = std::min(all[0].size(), all[rank].size());
@@ -47,7 +53,6 @@ void broadcast_values(Communicator& communicator, const std::vector<Array>& valu
   for (const Array& array : values)
     works.push_back(communicator.broadcast(array, 0, {.what = what}));
   for (const Work& work : works) work.wait();
-  for (const Array& array : values) array.storage()->bump_version();
 }
 
 }  // namespace lockstep::nn

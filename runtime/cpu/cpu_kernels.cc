@@ -63,6 +63,22 @@ void CpuKernels::linear(const View& x, const View& w, const View& bias, const Vi
   cpu::linear(loops_, x, w, bias, y);
 }
 
+void CpuKernels::linear_activation(const View& x, const View& w, const View& bias, Elementwise op,
+                                   const View& before, const View& y) {
+  cpu::linear_activation(loops_, x, w, bias, op, before, y);
+}
+
+void CpuKernels::linear_activation_backward(const View& dy, const View& w, Elementwise op,
+                                            const View& before, const View& d, const View& dbias,
+                                            double beta) {
+  cpu::linear_activation_backward(loops_, dy, w, op, before, d, dbias, beta);
+}
+
+void CpuKernels::linear_weight_gradient(const View& dy, const View& x, const View& dw,
+                                        const View& dbias, const double beta[2]) {
+  cpu::linear_weight_gradient(loops_, dy, x, dw, dbias, beta);
+}
+
 void CpuKernels::matmul(const View& a, const View& b, const View& c, double beta) {
   cpu::matmul(loops_, a, b, c, beta);
 }
@@ -150,17 +166,18 @@ void CpuKernels::softmax_backward(const View& y, const View& dy, const View& dx,
   cpu::softmax_backward(loops_, y, dy, dx, log, beta);
 }
 
-void CpuKernels::layer_norm(const View& x, const View& weight, const View& bias, double epsilon,
-                            const View& y, const View& mean, const View& inverse_deviation) {
-  cpu::layer_norm(loops_, x, weight, bias, epsilon, y, mean, inverse_deviation);
+void CpuKernels::layer_norm(const View& x, const ResidualSum& residual, const View& weight,
+                            const View& bias, double epsilon, const View& y, const View& mean,
+                            const View& inverse_deviation) {
+  cpu::layer_norm(loops_, x, residual, weight, bias, epsilon, y, mean, inverse_deviation);
 }
 
 void CpuKernels::layer_norm_backward(const View& dy, const View& x, const View& weight,
                                      const View& mean, const View& inverse_deviation,
-                                     const View& dx, const View& dweight, const View& dbias,
-                                     const double beta[3]) {
-  cpu::layer_norm_backward(loops_, dy, x, weight, mean, inverse_deviation, dx, dweight, dbias,
-                           beta);
+                                     const ResidualGradient& residual, const View& dx,
+                                     const View& dweight, const View& dbias, const double beta[3]) {
+  cpu::layer_norm_backward(loops_, dy, x, weight, mean, inverse_deviation, residual, dx, dweight,
+                           dbias, beta);
 }
 
 void CpuKernels::cross_entropy(const View& logits, const View& targets, int64_t ignore,

@@ -25,6 +25,12 @@ class CpuKernels final : public Kernels {
   void reduce(ReduceOp op, const View& x, const View& y, double beta) override;
   void matmul(const View& a, const View& b, const View& c, double beta) override;
   void linear(const View& x, const View& w, const View& bias, const View& y) override;
+  void linear_activation(const View& x, const View& w, const View& bias, Elementwise op,
+                         const View& before, const View& y) override;
+  void linear_activation_backward(const View& dy, const View& w, Elementwise op, const View& before,
+                                  const View& d, const View& dbias, double beta) override;
+  void linear_weight_gradient(const View& dy, const View& x, const View& dw, const View& dbias,
+                              const double beta[2]) override;
   void arg_reduce(bool largest, const View& x, int dim, const View& index) override;
   void recurrence(const View& a, const View& b, int dim, bool reverse, const View& s) override;
   void sort(const View& x, bool descending, const View& index) override;
@@ -52,11 +58,13 @@ class CpuKernels final : public Kernels {
   void softmax(const View& x, const View& y, bool log) override;
   void softmax_backward(const View& y, const View& dy, const View& dx, bool log,
                         double beta) override;
-  void layer_norm(const View& x, const View& weight, const View& bias, double epsilon,
-                  const View& y, const View& mean, const View& inverse_deviation) override;
+  void layer_norm(const View& x, const ResidualSum& residual, const View& weight, const View& bias,
+                  double epsilon, const View& y, const View& mean,
+                  const View& inverse_deviation) override;
   void layer_norm_backward(const View& dy, const View& x, const View& weight, const View& mean,
-                           const View& inverse_deviation, const View& dx, const View& dweight,
-                           const View& dbias, const double beta[3]) override;
+                           const View& inverse_deviation, const ResidualGradient& residual,
+                           const View& dx, const View& dweight, const View& dbias,
+                           const double beta[3]) override;
   void cross_entropy(const View& logits, const View& targets, int64_t ignore, const View& loss,
                      const View& log_sum_exp) override;
   void cross_entropy_backward(const View& logits, const View& targets, int64_t ignore,

@@ -13,6 +13,7 @@ void gemm(const Loops& loops, const Gemm& shape, const double* a, const double* 
 
 // bf16 products with sums in f32, for processors with AVX-512 BF16 or AMX. alpha is 1.
 void gemm(const Loops& loops, const Gemm& shape, const BFloat16* a, const BFloat16* b, BFloat16* c);
+void gemm(const Loops& loops, const Gemm& shape, const BFloat16* a, const BFloat16* b, float* c);
 
 // Whether products of this floating dtype are worth calling. Those of bf16 are with AMX: with
 // AVX-512 alone oneDNN's took twice the time of f32 products (85 to 160 GFLOP/s on one thread),

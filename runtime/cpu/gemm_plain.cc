@@ -14,6 +14,10 @@ void gemm(const Loops&, const Gemm&, const BFloat16*, const BFloat16*, BFloat16*
   fail({"there are no bf16 products in this build"});
 }
 
+void gemm(const Loops&, const Gemm&, const BFloat16*, const BFloat16*, float*) {
+  fail({"there are no bf16 products in this build"});
+}
+
 bool multiplies_in(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
 
 }  // namespace lockstep::cpu

@@ -11,27 +11,18 @@
 namespace lockstep::cpu {
 namespace {
 
-Desc matrix_desc(int64_t rows, int64_t columns, bool transposed, int64_t leading) {
+Desc matrix_desc(int64_t rows, int64_t columns, bool transposed, int64_t leading,
+                 memory::data_type type = memory::data_type::bf16) {
   const memory::dims strides = transposed ? memory::dims{1, leading} : memory::dims{leading, 1};
-  return Desc({rows, columns}, memory::data_type::bf16, strides);
+  return Desc({rows, columns}, type, strides);
 }
 
-}  // namespace
-
-void gemm(const Loops&, const Gemm& s, const float* a, const float* b, float* c) {
-  const OneThread one_thread;
-  const dnnl_status_t status = dnnl_sgemm(s.transpose_a ? 'T' : 'N', s.transpose_b ? 'T' : 'N', s.m,
-                                          s.n, s.k, static_cast<float>(s.alpha), a, s.lda, b, s.ldb,
-                                          static_cast<float>(s.beta), c, s.ldc);
-  LOCKSTEP_CHECK(status == dnnl_success, "oneDNN's sgemm failed with status ",
-                 static_cast<int>(status), " for m ", s.m, ", n ", s.n, ", k ", s.k);
-}
-
-void gemm(const Loops&, const Gemm& s, const BFloat16* a, const BFloat16* b, BFloat16* c) {
+void multiply_bf16(const Gemm& s, const BFloat16* a, const BFloat16* b, void* c,
+                   memory::data_type type) {
   const OneThread one_thread;
   const Desc left = matrix_desc(s.m, s.k, s.transpose_a, s.lda);
   const Desc right = matrix_desc(s.k, s.n, s.transpose_b, s.ldb);
-  const Desc out = matrix_desc(s.m, s.n, false, s.ldc);
+  const Desc out = matrix_desc(s.m, s.n, false, s.ldc, type);
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (s.beta != 0) {
@@ -48,6 +39,25 @@ void gemm(const Loops&, const Gemm& s, const BFloat16* a, const BFloat16* b, BFl
                {DNNL_ARG_DST, memory(out, engine(), c)},
                {DNNL_ARG_SCRATCHPAD, memory(made.scratchpad_desc(), engine(), scratch.get())}});
   stream.wait();
+}
+
+}  // namespace
+
+void gemm(const Loops&, const Gemm& s, const float* a, const float* b, float* c) {
+  const OneThread one_thread;
+  const dnnl_status_t status = dnnl_sgemm(s.transpose_a ? 'T' : 'N', s.transpose_b ? 'T' : 'N', s.m,
+                                          s.n, s.k, static_cast<float>(s.alpha), a, s.lda, b, s.ldb,
+                                          static_cast<float>(s.beta), c, s.ldc);
+  LOCKSTEP_CHECK(status == dnnl_success, "oneDNN's sgemm failed with status ",
+                 static_cast<int>(status), " for m ", s.m, ", n ", s.n, ", k ", s.k);
+}
+
+void gemm(const Loops&, const Gemm& s, const BFloat16* a, const BFloat16* b, BFloat16* c) {
+  multiply_bf16(s, a, b, c, memory::data_type::bf16);
+}
+
+void gemm(const Loops&, const Gemm& s, const BFloat16* a, const BFloat16* b, float* c) {
+  multiply_bf16(s, a, b, c, memory::data_type::f32);
 }
 
 bool multiplies_in(DType dtype) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 
 #include "lockstep/runtime/cpu/row_access.h"
 #include "lockstep/runtime/cpu/rows.h"
@@ -19,6 +20,7 @@ struct Backward {
   const View& weight;
   const View& mean;
   const View& inverse_deviation;
+  const ResidualGradient& residual;
   const View& dx;
   const View& dweight;
   const View& dbias;
@@ -32,7 +34,13 @@ struct Backward {
     const Rows<T> upstream(loops, dy, width());
     const Rows<T> input(loops, x, width());
     const Rows<T> scale(loops, weight, width());
+    const Rows<T> passed(loops, residual.dsum, width());
     const Rows<T> out(loops, dx, width());
+    const Rows<T> rounded(loops, residual.ddelta, width());
+    const bool adds = residual.dsum.data != nullptr;
+    const T factor = adds ? T(1) : static_cast<T>(beta[0]);
+    // Where ddelta alone is wanted.
+    Scratch<T> unkept(dx.data == nullptr && residual.ddelta.data != nullptr ? width() : 0);
     const T* gamma = scale.read(0);
     if (weight_sums != nullptr) std::fill(weight_sums, weight_sums + width(), T(0));
     if (bias_sums != nullptr) std::fill(bias_sums, bias_sums + width(), T(0));
@@ -44,17 +52,24 @@ struct Backward {
       // Before dx, which may be written over dy.
       rows.layer_norm_parameter_gradients(dy_row, x_row, statistics, weight_sums, bias_sums,
                                           width());
-      if (dx.data == nullptr) continue;
-      T* dx_row = out.write(row, beta[0] != 0);
+      if (dx.data == nullptr && residual.ddelta.data == nullptr) continue;
+      T* dx_row = dx.data == nullptr ? unkept.get() : out.write(row, !adds && factor != 0);
+      if (adds) copy_row(passed.read(row), dx_row);
       if (mean.data == nullptr) {
-        rows.rms_norm_input_gradient(dy_row, x_row, gamma, statistics[1], dx_row, width(),
-                                     static_cast<T>(beta[0]));
+        rows.rms_norm_input_gradient(dy_row, x_row, gamma, statistics[1], dx_row, width(), factor);
       } else {
-        rows.layer_norm_input_gradient(dy_row, x_row, gamma, statistics, dx_row, width(),
-                                       static_cast<T>(beta[0]));
+        rows.layer_norm_input_gradient(dy_row, x_row, gamma, statistics, dx_row, width(), factor);
+      }
+      if (residual.ddelta.data != nullptr) {
+        copy_row(dx_row, rounded.write(row));
+        rounded.done(row);
       }
       out.done(row);
     }
+  }
+
+  void copy_row(const T* from, T* to) const {
+    if (from != to) std::memcpy(to, from, static_cast<size_t>(width()) * sizeof(T));
   }
 
   // out = (the sum of the blocks' rows of `sums`) + beta * out
@@ -94,19 +109,29 @@ struct Backward {
 
 }  // namespace
 
-void layer_norm(const Loops& loops, const View& x, const View& weight, const View& bias,
-                double epsilon, const View& y, const View& mean, const View& inverse_deviation) {
+void layer_norm(const Loops& loops, const View& x, const ResidualSum& residual, const View& weight,
+                const View& bias, double epsilon, const View& y, const View& mean,
+                const View& inverse_deviation) {
   if (x.elements() == 0) return;
   const int64_t width = row_width(x);
+  const bool adds = residual.delta.data != nullptr;
   with_row_type(x.dtype, [&]<class T>(T) {
     parallel_for(row_count(x), row_grain(width), [&](int64_t begin, int64_t end) {
-      const Rows<T> in(loops, x, width);
+      const Rows<T> before(loops, x, width);
+      const Rows<T> delta(loops, residual.delta, width);
+      const Rows<T> in(loops, adds ? residual.sum : x, width);
       const Rows<T> scale(loops, weight, width);
       const Rows<T> shift(loops, bias, width);
       const Rows<T> out(loops, y, width);
       const T* gamma = scale.read(0);
       const T* offset = shift.read(0);
       for (int64_t row = begin; row < end; ++row) {
+        if (adds) {
+          T* sum = in.write(row);
+          std::memcpy(sum, before.read(row), static_cast<size_t>(width) * sizeof(T));
+          loops.of<T>().rows.add(delta.read(row), sum, width);
+          in.done(row);
+        }
         T statistics[2];
         loops.of<T>().rows.layer_norm(in.read(row), gamma, offset, epsilon, out.write(row),
                                       statistics, width);
@@ -119,11 +144,13 @@ void layer_norm(const Loops& loops, const View& x, const View& weight, const Vie
 }
 
 void layer_norm_backward(const Loops& loops, const View& dy, const View& x, const View& weight,
-                         const View& mean, const View& inverse_deviation, const View& dx,
-                         const View& dweight, const View& dbias, const double beta[3]) {
+                         const View& mean, const View& inverse_deviation,
+                         const ResidualGradient& residual, const View& dx, const View& dweight,
+                         const View& dbias, const double beta[3]) {
   if (row_width(x) == 0) return;
   with_row_type(x.dtype, [&]<class T>(T) {
-    Backward<T>{loops, dy, x, weight, mean, inverse_deviation, dx, dweight, dbias, beta}();
+    Backward<T>{loops,    dy, x,       weight, mean, inverse_deviation,
+                residual, dx, dweight, dbias,  beta}();
   });
 }
 
@@ -152,7 +179,7 @@ void rms_norm_backward(const Loops& loops, const View& dy, const View& x, const 
   if (row_width(x) == 0) return;
   const double betas[3] = {beta[0], beta[1], 0};
   with_row_type(x.dtype, [&]<class T>(T) {
-    Backward<T>{loops, dy, x, weight, View(), inverse_rms, dx, dweight, View(), betas}();
+    Backward<T>{loops, dy, x, weight, View(), inverse_rms, {}, dx, dweight, View(), betas}();
   });
 }
 

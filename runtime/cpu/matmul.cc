@@ -6,6 +6,7 @@
 #include "lockstep/runtime/cpu/convert.h"
 #include "lockstep/runtime/cpu/elementwise.h"
 #include "lockstep/runtime/cpu/gemm.h"
+#include "lockstep/runtime/cpu/reduce.h"
 #include "lockstep/runtime/cpu/scratch.h"
 #include "lockstep/runtime/cpu/windows.h"
 #include "lockstep/runtime/parallel.h"
@@ -91,9 +92,9 @@ Tiles tiles_of(const Gemm& g) {
   return t;
 }
 
-template <class T>
+template <class T, class Result>
 void run_tile(const Loops& loops, const Gemm& whole, const Tiles& tiles, int64_t tile, const T* a,
-              const T* b, T* c) {
+              const T* b, Result* c) {
   const int64_t row = tile / tiles.across * tiles.rows;
   const int64_t column = tile % tiles.across * tiles.columns;
   Gemm part = whole;
@@ -103,7 +104,7 @@ void run_tile(const Loops& loops, const Gemm& whole, const Tiles& tiles, int64_t
        b + (whole.transpose_b ? column * whole.ldb : column), c + row * whole.ldc + column);
 }
 
-template <class T>
+template <class T, class Result = T>
 void products(const Loops& loops, const View& a, const View& b, const View& c, double beta) {
   const Layout la = layout_of(a);
   const Layout lb = layout_of(b);
@@ -124,16 +125,16 @@ void products(const Loops& loops, const View& a, const View& b, const View& c, d
   const View batch_c = leading_dims(c);
   const Windows batches({&batch_a, &batch_b, &batch_c});
   const int64_t work = std::max<int64_t>(1, g.m * g.n * g.k / per_product);
-  parallel_for(batches.elements * per_product, std::max<int64_t>(1, kGrain / work),
-               [&](int64_t begin, int64_t end) {
-                 Cursor at(batches, begin / per_product);
-                 for (int64_t task = begin; task < end; ++task) {
-                   run_tile(
-                       loops, g, tiles, task % per_product, reinterpret_cast<T*>(at.pointer(0)),
-                       reinterpret_cast<T*>(at.pointer(1)), reinterpret_cast<T*>(at.pointer(2)));
-                   if ((task + 1) % per_product == 0) at.advance(1);
-                 }
-               });
+  parallel_for(
+      batches.elements * per_product, std::max<int64_t>(1, kGrain / work),
+      [&](int64_t begin, int64_t end) {
+        Cursor at(batches, begin / per_product);
+        for (int64_t task = begin; task < end; ++task) {
+          run_tile(loops, g, tiles, task % per_product, reinterpret_cast<T*>(at.pointer(0)),
+                   reinterpret_cast<T*>(at.pointer(1)), reinterpret_cast<Result*>(at.pointer(2)));
+          if ((task + 1) % per_product == 0) at.advance(1);
+        }
+      });
 }
 
 // Integers are exact whatever the order: no tiles, no blocks.
@@ -170,9 +171,18 @@ void integer_products(const Loops& loops, const View& a, const View& b, const Vi
 void short_products(const Loops& loops, const View& a, const View& b, const View& c, double beta) {
   const Copy<float> wide_a(loops, a);
   const Copy<float> wide_b(loops, b);
+  if (c.dtype == DType::f32) return products<float>(loops, wide_a.view(), wide_b.view(), c, beta);
   Copy<float> wide_c(loops, c);
   products<float>(loops, wide_a.view(), wide_b.view(), wide_c.view(), beta);
   wide_c.write_back();
+}
+
+View as_row(View vector) {
+  vector.rank = 2;
+  vector.shape[1] = vector.shape[0];
+  vector.strides[1] = vector.strides[0];
+  vector.shape[0] = 1;
+  return vector;
 }
 
 }  // namespace
@@ -190,11 +200,14 @@ void matmul(const Loops& loops, const View& a, const View& b, const View& c, dou
   View right = b;
   View out = c;
   fold_batch(left, right, out);
-  switch (c.dtype) {
+  switch (a.dtype) {
     case DType::f32: return products<float>(loops, left, right, out, beta);
     case DType::f64: return products<double>(loops, left, right, out, beta);
     case DType::bf16:
-      if (multiplies_in(DType::bf16)) return products<BFloat16>(loops, left, right, out, beta);
+      if (multiplies_in(DType::bf16)) {
+        return c.dtype == DType::f32 ? products<BFloat16, float>(loops, left, right, out, beta)
+                                     : products<BFloat16>(loops, left, right, out, beta);
+      }
       [[fallthrough]];
     case DType::f16: return short_products(loops, left, right, out, beta);
     default: return integer_products(loops, left, right, out, beta);
@@ -210,6 +223,26 @@ void linear(const Loops& loops, const View& x, const View& w, const View& bias, 
     copy(loops, each_row, y);
   }
   matmul(loops, x, transposed(w), y, bias.data == nullptr ? 0 : 1);
+}
+
+void linear_activation(const Loops& loops, const View& x, const View& w, const View& bias,
+                       Elementwise op, const View& before, const View& y) {
+  const View& sum = before.data == nullptr ? y : before;
+  linear(loops, x, w, bias, sum);
+  unary(loops, op, sum, y);
+}
+
+void linear_activation_backward(const Loops& loops, const View& dy, const View& w, Elementwise op,
+                                const View& before, const View& d, const View& dbias, double beta) {
+  matmul(loops, dy, w, d, 0);
+  unary_backward(loops, op, before, {}, d, d, 0);
+  if (dbias.data != nullptr) reduce(loops, ReduceOp::sum, d, as_row(dbias), beta);
+}
+
+void linear_weight_gradient(const Loops& loops, const View& dy, const View& x, const View& dw,
+                            const View& dbias, const double beta[2]) {
+  matmul(loops, transposed(dy), x, dw, beta[0]);
+  if (dbias.data != nullptr) reduce(loops, ReduceOp::sum, dy, as_row(dbias), beta[1]);
 }
 
 }  // namespace lockstep::cpu

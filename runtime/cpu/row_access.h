@@ -10,7 +10,7 @@
 
 namespace lockstep::cpu {
 
-// Rows of a contiguous [rows, width] view as T: in place where they are T, else through a row of
+// Rows of a [rows, width] view, each dense, as T: in place where they are T, else through a row of
 // scratch. One object a thread. An absent view gives null rows.
 template <class T>
 class Rows {
@@ -19,12 +19,13 @@ class Rows {
       : loops_(loops),
         view_(view),
         width_(width),
+        distance_(view.rank == 2 ? view.strides[0] : width),
         direct_(view.dtype == dtype_of<T>),
         staged_(direct_ || view.data == nullptr ? 0 : width) {}
 
   const T* read(int64_t row) const {
     if (view_.data == nullptr) return nullptr;
-    if (direct_) return view_.as<T>() + row * width_;
+    if (direct_) return view_.as<T>() + row * distance_;
     convert(loops_, address(row), view_.dtype, 1, staged_.get(), dtype_of<T>, 1, width_);
     return staged_.get();
   }
@@ -40,12 +41,12 @@ class Rows {
  private:
   void* address(int64_t row) const {
     return static_cast<char*>(view_.data) +
-           row * width_ * static_cast<int64_t>(size_of(view_.dtype));
+           row * distance_ * static_cast<int64_t>(size_of(view_.dtype));
   }
 
   const Loops& loops_;
   const View& view_;
-  int64_t width_;
+  int64_t width_, distance_;
   bool direct_;
   Scratch<T> staged_;
 };

@@ -5,8 +5,7 @@
 
 namespace lockstep::cpu {
 
-// The row-wise family of Kernels, on [rows, width] contiguous. 16-bit floats are converted row by
-// row.
+// The row-wise family of Kernels, on [rows, width]. 16-bit floats are converted row by row.
 void softmax(const Loops& loops, const View& x, const View& y, bool log);
 void softmax_backward(const Loops& loops, const View& y, const View& dy, const View& dx, bool log,
                       double beta);
@@ -16,11 +15,13 @@ void cross_entropy_backward(const Loops& loops, const View& logits, const View& 
                             int64_t ignore, const View& log_sum_exp, const View& dloss,
                             const View& dlogits, double beta);
 
-void layer_norm(const Loops& loops, const View& x, const View& weight, const View& bias,
-                double epsilon, const View& y, const View& mean, const View& inverse_deviation);
+void layer_norm(const Loops& loops, const View& x, const ResidualSum& residual, const View& weight,
+                const View& bias, double epsilon, const View& y, const View& mean,
+                const View& inverse_deviation);
 void layer_norm_backward(const Loops& loops, const View& dy, const View& x, const View& weight,
-                         const View& mean, const View& inverse_deviation, const View& dx,
-                         const View& dweight, const View& dbias, const double beta[3]);
+                         const View& mean, const View& inverse_deviation,
+                         const ResidualGradient& residual, const View& dx, const View& dweight,
+                         const View& dbias, const double beta[3]);
 
 void embedding(const Loops& loops, const View& table, const View& ids, const View& out);
 void embedding_backward(const Loops& loops, const View& dy, const View& ids, const View& dtable,

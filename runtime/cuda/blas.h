@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "lockstep/runtime/cuda/queue.h"
@@ -8,13 +9,16 @@
 
 namespace lockstep::cuda {
 
-// What is done to a product before it is stored.
+// What is done to a product before it is stored. GELU is its tanh form. Those below `bias` are for
+// 16-bit operands; rows of `auxiliary` lie a multiple of 8 elements apart and begin at multiples of
+// 16 bytes.
 enum class Epilogue : uint8_t {
   none,
-  bias,           // + bias of each column of C
-  gelu,           // gelu(. + bias), what went into gelu is kept in `auxiliary`
-  gelu_backward,  // gelu'(auxiliary) * .
-  bias_gradient,  // and the sums over the rows of A's transpose, into `bias` (wgrad's dbias)
+  bias,  // + bias of each column of C
+  gelu,  // gelu(. + bias), what went into gelu is kept in `auxiliary`; either may be absent
+  gelu_backward,                // gelu'(auxiliary) * .
+  gelu_backward_bias_gradient,  // and the sums of C's columns so far, into `bias`
+  bias_gradient,  // and the sums of A's rows, into `bias`: of a linear layer where A is dy'
 };
 
 // C = A B + beta C, row-major: A [m, k], B [k, n], C [m, n], each of them possibly stored as its
@@ -32,9 +36,9 @@ struct Product {
   Operand a, b, c;
   double beta = 0;
   Epilogue epilogue = Epilogue::none;
-  void* bias = nullptr;  // [n]; bias_gradient: [m]
-  DType bias_dtype = DType::f32;
-  void* auxiliary = nullptr;  // as C, of C's dtype
+  void* bias = nullptr;           // [n]; bias_gradient: [m]
+  DType bias_dtype = DType::f32;  // C's
+  void* auxiliary = nullptr;      // as C, of C's dtype
   int64_t auxiliary_leading = 0;
 };
 
@@ -42,8 +46,14 @@ struct Product {
 // The seam to cuBLASLt, behind which tests put a recorder.
 class Blas {
  public:
+  // cuBLASLt takes no more at a time.
+  static constexpr int64_t kMostBatches = 65535;
+
   virtual ~Blas() = default;
-  virtual void multiply(const Product& product, Queue& queue) = 0;
+  // `in_steps` computes the same without that epilogue, as often as it is called. It takes the
+  // product's place where the library has no such product, or has been measured to be slower.
+  virtual void multiply(const Product& product, Queue& queue,
+                        const std::function<void()>& in_steps = {}) = 0;
 };
 
 // Of the device that is the calling thread's own.

@@ -34,12 +34,34 @@ void CudaBackend::set_limit(int64_t bytes) { memory_.set_limit(bytes); }
 MemoryStatistics CudaBackend::statistics() const { return memory_.statistics(); }
 
 void CudaBackend::copy_from_host(void* to, const void* from, size_t bytes) {
+  queue_.refuse_capture("an array that the host brings");
   queue_.copy(to, from, bytes);
 }
 void CudaBackend::copy_to_host(void* to, const void* from, size_t bytes) {
   queue_.read(to, from, bytes);
 }
-void CudaBackend::synchronize() { driver_->synchronize(queue_.stream()); }
+void CudaBackend::synchronize() {
+  queue_.refuse_capture("waiting for the device");
+  driver_->synchronize(queue_.stream());
+}
 void* CudaBackend::stream() { return queue_.stream(); }
+
+void CudaBackend::begin_capture(const RandomKey& key) {
+  LOCKSTEP_CHECK(capturing_ == nullptr, "a capture within a capture");
+  capturing_ = std::make_unique<CudaGraph>(*driver_, memory_, queue_, key);
+}
+
+std::unique_ptr<Capture> CudaBackend::end_capture() {
+  LOCKSTEP_CHECK(capturing_ != nullptr, "end_capture() without begin_capture()");
+  std::unique_ptr<CudaGraph> capture = std::move(capturing_);
+  capture->end();
+  return capture;
+}
+
+void CudaBackend::abandon_capture() { capturing_.reset(); }
+
+void CudaBackend::on_shortage(const void* who, std::function<bool()> let_captures_go) {
+  memory_.on_shortage(who, std::move(let_captures_go));
+}
 
 }  // namespace lockstep::cuda

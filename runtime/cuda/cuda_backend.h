@@ -6,6 +6,7 @@
 #include "lockstep/runtime/cuda/blas.h"
 #include "lockstep/runtime/cuda/dnn.h"
 #include "lockstep/runtime/cuda/driver.h"
+#include "lockstep/runtime/cuda/graph.h"
 #include "lockstep/runtime/cuda/memory.h"
 #include "lockstep/runtime/cuda/queue.h"
 
@@ -35,6 +36,11 @@ class CudaBackend final : public Backend {
   void synchronize() override;
   void* stream() override;
 
+  void begin_capture(const RandomKey& key) override;
+  std::unique_ptr<Capture> end_capture() override;
+  void abandon_capture() override;
+  void on_shortage(const void* who, std::function<bool()> let_captures_go) override;
+
  private:
   Device device_;
   std::unique_ptr<Driver> driver_;
@@ -44,6 +50,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Dnn> dnn_;
   Queue queue_;
   std::unique_ptr<Kernels> kernels_;
+  std::unique_ptr<CudaGraph> capturing_;
 };
 
 }  // namespace lockstep::cuda

@@ -58,6 +58,22 @@ void CudaKernels::linear(const View& x, const View& w, const View& bias, const V
   cuda::linear(x, w, bias, y, queue_);
 }
 
+void CudaKernels::linear_activation(const View& x, const View& w, const View& bias, Elementwise op,
+                                    const View& before, const View& y) {
+  cuda::linear_activation(x, w, bias, op, before, y, queue_);
+}
+
+void CudaKernels::linear_activation_backward(const View& dy, const View& w, Elementwise op,
+                                             const View& before, const View& d, const View& dbias,
+                                             double beta) {
+  cuda::linear_activation_backward(dy, w, op, before, d, dbias, beta, queue_);
+}
+
+void CudaKernels::linear_weight_gradient(const View& dy, const View& x, const View& dw,
+                                         const View& dbias, const double beta[2]) {
+  cuda::linear_weight_gradient(dy, x, dw, dbias, beta, queue_);
+}
+
 void CudaKernels::matmul(const View& a, const View& b, const View& c, double beta) {
   cuda::matmul(a, b, c, beta, queue_);
 }
@@ -145,17 +161,19 @@ void CudaKernels::softmax_backward(const View& y, const View& dy, const View& dx
   cuda::softmax_backward(y, dy, dx, log, beta, queue_);
 }
 
-void CudaKernels::layer_norm(const View& x, const View& weight, const View& bias, double epsilon,
-                             const View& y, const View& mean, const View& inverse_deviation) {
-  cuda::layer_norm(x, weight, bias, epsilon, y, mean, inverse_deviation, queue_);
+void CudaKernels::layer_norm(const View& x, const ResidualSum& residual, const View& weight,
+                             const View& bias, double epsilon, const View& y, const View& mean,
+                             const View& inverse_deviation) {
+  cuda::layer_norm(x, residual, weight, bias, epsilon, y, mean, inverse_deviation, queue_);
 }
 
 void CudaKernels::layer_norm_backward(const View& dy, const View& x, const View& weight,
                                       const View& mean, const View& inverse_deviation,
-                                      const View& dx, const View& dweight, const View& dbias,
+                                      const ResidualGradient& residual, const View& dx,
+                                      const View& dweight, const View& dbias,
                                       const double beta[3]) {
-  cuda::layer_norm_backward(dy, x, weight, mean, inverse_deviation, dx, dweight, dbias, beta,
-                            queue_);
+  cuda::layer_norm_backward(dy, x, weight, mean, inverse_deviation, residual, dx, dweight, dbias,
+                            beta, queue_);
 }
 
 void CudaKernels::cross_entropy(const View& logits, const View& targets, int64_t ignore,

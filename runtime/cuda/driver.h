@@ -38,6 +38,16 @@ class Driver {
   virtual void copy(void* to, const void* from, size_t bytes, Stream stream) = 0;
   virtual void set_zero(void* to, size_t bytes, Stream stream) = 0;
   virtual void synchronize(Stream stream) = 0;
+
+  // What this thread queues on the stream is written down and not done, until end_capture(): then
+  // it is a graph, or null where the stream met something that cannot be. abandon_capture() ends it
+  // without one.
+  virtual void begin_capture(Stream stream) = 0;
+  virtual Graph end_capture(Stream stream) = 0;
+  virtual void abandon_capture(Stream stream) noexcept = 0;
+  virtual void launch(Graph graph, Stream stream) = 0;
+  // What has been launched of it still runs to its end.
+  virtual void destroy(Graph graph) noexcept = 0;
 };
 
 // Of the device with that number. Throws Error telling what is missing: the driver, the device, or

@@ -1,6 +1,7 @@
 #include "lockstep/runtime/cuda/memory.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 namespace lockstep::cuda {
@@ -13,6 +14,10 @@ constexpr size_t kSmallSegment = 2 * kMiB;
 constexpr size_t kLargestShared = 10 * kMiB;  // up to here a segment is kLargeSegment
 constexpr size_t kLargeSegment = 20 * kMiB;
 constexpr size_t kSegmentUnit = 2 * kMiB;
+// Blocks of this size are kept for requests of at least a fourth of theirs. Without it what lives
+// long (an optimizer's state) comes into the place of what the next step needs as a whole (logits).
+constexpr size_t kSmallestKept = 200 * kMiB;
+constexpr size_t kKeptShare = 4;
 constexpr size_t kAddressSpace = size_t{1} << 47;
 constexpr size_t kHoldersTold = 5;
 
@@ -38,6 +43,11 @@ void* Memory::allocate(size_t bytes, const char* holder) {
   const size_t wanted = std::max(kUnit, rounded(bytes, kUnit));
   Block* block = find(wanted);
   if (block == nullptr) block = take_segment(wanted, lock);
+  if (block == nullptr) block = find(wanted, true);
+  if (block == nullptr && captures_give_way(lock)) {
+    block = find(wanted, true);
+    if (block == nullptr) block = take_segment(wanted, lock);
+  }
   if (block == nullptr) fail_out_of_memory(bytes, holder);
   cut(block, wanted);
   block->holder = holder == nullptr ? "others" : holder;
@@ -46,12 +56,14 @@ void* Memory::allocate(size_t bytes, const char* holder) {
 }
 
 // The smallest free block that fits, taken out of the free ones.
-Memory::Block* Memory::find(size_t bytes) {
-  Free& free = free_[bytes <= kLargestSmall ? 0 : 1];
-  Block key{.data = nullptr, .bytes = bytes};
+Memory::Block* Memory::find(size_t bytes, bool kept_ones_too) {
+  Free& free = pool()->free[bytes <= kLargestSmall ? 0 : 1];
+  Block key{.data = nullptr, .bytes = bytes, .small = false, .pool = nullptr};
   const auto found = free.lower_bound(&key);
   if (found == free.end()) return nullptr;
   Block* block = *found;
+  const bool kept = block->bytes >= kSmallestKept && bytes < block->bytes / kKeptShare;
+  if (kept && !kept_ones_too) return nullptr;
   free.erase(found);
   return block;
 }
@@ -66,7 +78,7 @@ Memory::Block* Memory::take_segment(size_t bytes, Lock& lock) {
   for (const size_t size : {segment, bytes}) {
     if (!make_room(static_cast<int64_t>(size), lock)) continue;
     data = driver_.allocate(size);
-    if (data == nullptr) {
+    if (data == nullptr && pool() == &common_) {
       trim(lock);
       data = driver_.allocate(size);
     }
@@ -77,7 +89,7 @@ Memory::Block* Memory::take_segment(size_t bytes, Lock& lock) {
   ++statistics_.system_allocations;
   note(0, static_cast<int64_t>(segment));
   auto block = std::make_unique<Block>(
-      Block{.data = static_cast<char*>(data), .bytes = segment, .small = small});
+      Block{.data = static_cast<char*>(data), .bytes = segment, .small = small, .pool = pool()});
   Block* taken = block.get();
   blocks_.emplace(data, std::move(block));
   return taken;
@@ -90,6 +102,7 @@ void Memory::cut(Block* block, size_t bytes) {
   auto part = std::make_unique<Block>(Block{.data = block->data + bytes,
                                             .bytes = rest,
                                             .small = block->small,
+                                            .pool = block->pool,
                                             .before = block,
                                             .after = block->after});
   if (part->after != nullptr) part->after->before = part.get();
@@ -136,6 +149,7 @@ void Memory::account(int64_t bytes) {
 bool Memory::make_room(int64_t bytes, Lock& lock) {
   const int64_t limit = statistics_.limit_bytes;
   if (limit == 0 || statistics_.reserved_bytes + bytes <= limit) return true;
+  if (pool() == &captured_) return false;  // the device cannot be waited for
   trim(lock);
   return statistics_.reserved_bytes + bytes <= limit;
 }
@@ -149,7 +163,7 @@ void Memory::trim() {
 // nobody is kept waiting meanwhile.
 void Memory::trim(Lock& lock) {
   std::vector<void*> segments;
-  for (Free& free : free_) {
+  for (Free& free : common_.free) {
     for (auto at = free.begin(); at != free.end();) {
       Block* block = *at;
       if (block->before != nullptr || block->after != nullptr) {
@@ -165,6 +179,44 @@ void Memory::trim(Lock& lock) {
   lock.unlock();
   for (void* segment : segments) driver_.free(segment);
   lock.lock();
+}
+
+void Memory::begin_capture() {
+  const std::lock_guard lock(mutex_);
+  ++captures_;
+  capturing_ = std::this_thread::get_id();
+}
+
+void Memory::end_capture() {
+  const std::lock_guard lock(mutex_);
+  capturing_ = {};
+}
+
+void Memory::release_capture() {
+  const std::lock_guard lock(mutex_);
+  if (--captures_ > 0) return;
+  for (const auto& [data, block] : blocks_) block->pool = &common_;
+  for (int i = 0; i < 2; ++i) common_.free[i].merge(captured_.free[i]);
+}
+
+void Memory::on_shortage(const void* who, std::function<bool()> let_captures_go) {
+  const std::lock_guard lock(mutex_);
+  captors_.erase(who);
+  if (!let_captures_go) return;
+  captors_[who] = {std::this_thread::get_id(), std::move(let_captures_go)};
+}
+
+bool Memory::captures_give_way(Lock& lock) {
+  if (captures_ == 0 || pool() == &captured_) return false;
+  std::vector<std::function<bool()>> mine;  // of this thread
+  for (const auto& [who, captor] : captors_) {
+    if (captor.thread == std::this_thread::get_id()) mine.push_back(captor.lets_go);
+  }
+  lock.unlock();
+  bool given = false;
+  for (const auto& lets_go : mine) given = lets_go() || given;
+  lock.lock();
+  return given;
 }
 
 void Memory::note(int64_t in_use, int64_t reserved) {

@@ -3,17 +3,37 @@
 #include <cstddef>
 #include <cstdint>
 
-// CUDA's own type, without its headers.
+#include "lockstep/runtime/host_device.h"
+#include "lockstep/runtime/kernels.h"
+
+// CUDA's own types, without its headers.
+struct CUgraphExec_st;
 struct CUstream_st;
 
 namespace lockstep::cuda {
 
+using Graph = CUgraphExec_st*;
 using Stream = CUstream_st*;
 
 class Blas;    // blas.h
 class Dnn;     // dnn.h
 class Driver;  // driver.h
 class Memory;  // memory.h
+
+// A key of random numbers as kernels take it: of a captured pass, step, first sample and operation
+// are those at `base` more.
+struct DeviceKey {
+  RandomKey key;
+  const uint32_t* base = nullptr;
+
+  LOCKSTEP_HD uint32_t step() const { return base == nullptr ? key.step : key.step + base[0]; }
+  LOCKSTEP_HD uint32_t first_sample() const {
+    return base == nullptr ? key.first_sample : key.first_sample + base[1];
+  }
+  LOCKSTEP_HD uint32_t operation() const {
+    return base == nullptr ? key.operation : key.operation + base[2];
+  }
+};
 
 // Where a device's kernels go: its compute stream, in order, and what they need beside their
 // arguments. Belongs to the backend.
@@ -42,6 +62,14 @@ class Queue {
   // Copies to the host what the kernels so far have left at `from`, and waits for it.
   void read(void* to, const void* from, size_t bytes);
 
+  // While a capture is on: where the random numbers of a replay begin, three words of the device,
+  // and the key of the captured pass. `what` cannot be captured: throws NotCapturable then.
+  void begin_capture(const uint32_t* base, const RandomKey& key);
+  // Whether random numbers were drawn.
+  bool end_capture();
+  void refuse_capture(const char* what) const;
+  DeviceKey device_key(const RandomKey& key);
+
  private:
   Stream stream_;
   int multiprocessors_;
@@ -49,6 +77,9 @@ class Queue {
   Memory& memory_;
   Blas& blas_;
   Dnn& dnn_;
+  const uint32_t* base_ = nullptr;  // while a capture is on
+  RandomKey captured_key_;
+  bool draws_ = false;
 };
 
 // Memory of the device for the kernels queued while this lives. Not initialised, 512-byte aligned.

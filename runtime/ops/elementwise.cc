@@ -138,12 +138,8 @@ Array to_device(const Array& x, Device device) {
   const Operation operation("to");
   const Array source = contiguous(x.to_host());
   if (device.kind == DeviceKind::cpu) return source;
-  const Array result = Array::empty(x.shape(), x.dtype(), device);
-  backend_of(device).copy_from_host(result.data(), source.data(), source.bytes());
-  if (x.dtype() == DType::i64) {
-    result.know_extent({source.data<int64_t>(), static_cast<size_t>(source.elements())});
-  }
-  return result;
+  return Array::from_bytes(source.data(), static_cast<size_t>(source.elements()), x.dtype(),
+                           x.shape(), device);
 }
 
 void copy_into(const Array& from, const Array& to) {
@@ -163,10 +159,10 @@ void scale_add(double alpha, const Array& x, double beta, const Array& y) {
   y.storage()->bump_version();
 }
 
-Array sum_to(const Array& x, const Shape& shape, Into into) {
-  if (x.shape() == shape && !into) return x;
+Array sum_to(const Array& x, const Shape& shape, Into into, std::optional<DType> dtype) {
+  if (x.shape() == shape && !into) return cast(x, dtype.value_or(x.dtype()));
   const Operation operation("sum");
-  into = accept(into, shape, x.dtype(), x.device());
+  into = accept(into, shape, dtype.value_or(x.dtype()), x.device());
   Shape kept = shape;  // with x's rank
   while (kept.rank() < x.rank()) kept.insert(0, 1);
   const Array out = into.destination.try_view(kept);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "lockstep/runtime/array.h"
 #include "lockstep/runtime/kernels.h"
 #include "lockstep/runtime/ops/into.h"
@@ -37,8 +39,9 @@ void fill(const Array& x, double value);
 // y = alpha * x + beta * y; x broadcasts to y.
 void scale_add(double alpha, const Array& x, double beta, const Array& y);
 
-// Sums the dimensions in which `shape` was broadcast to x's shape.
-Array sum_to(const Array& x, const Shape& shape, Into into);
+// Sums the dimensions in which `shape` was broadcast to x's shape. The result has x's dtype unless
+// another floating one is asked for.
+Array sum_to(const Array& x, const Shape& shape, Into into, std::optional<DType> dtype = {});
 // `dims` in the order given, or all when empty.
 Array reduce(const char* name, ReduceOp op, const Array& x, std::span<const int> dims, bool keepdim,
              Into into = {});

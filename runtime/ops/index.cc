@@ -1,6 +1,6 @@
 #include "lockstep/runtime/ops/index.h"
 
-#include "lockstep/runtime/context.h"
+#include "lockstep/runtime/capture.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::kernels {
@@ -14,9 +14,13 @@ Array as_index(const char* name, const Array& index, const Array& x) {
   return cast(index, DType::i64);
 }
 
-bool known_within(const Array& index, int64_t count) {
-  const Storage::Extent* known = index.storage()->known_extent();
-  return known != nullptr && known->smallest >= 0 && known->largest < count;
+bool known_within(const Array& index, int64_t count, std::optional<int64_t> except) {
+  const Storage::Extent places{0, count - 1};
+  const bool within = index.storage()->known_within(places, except);
+  if (within && context().capture != nullptr) {
+    context().capture->bounds.push_back({index.storage(), places, except});
+  }
+  return within;
 }
 
 void check_range(const char* name, const Array& index, int64_t count) {

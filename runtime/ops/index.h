@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "lockstep/runtime/array.h"
 
@@ -10,8 +11,9 @@ namespace lockstep::kernels {
 
 // `index` in i64 (from i64 or i32), on the device of `x`. Throws Error for another dtype.
 Array as_index(const char* name, const Array& index, const Array& x);
-// Whether all of an i64 array is known to be in [0, count): then nothing has to wait for a device.
-bool known_within(const Array& index, int64_t count);
+// Whether all of an i64 array, but for what is `except`, is known to be in [0, count): then nothing
+// has to wait for a device.
+bool known_within(const Array& index, int64_t count, std::optional<int64_t> except = {});
 // Throws Error unless all of an i64 array is in [0, count).
 void check_range(const char* name, const Array& index, int64_t count);
 

@@ -4,6 +4,7 @@
 #include "lockstep/runtime/math/compare.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "lockstep/runtime/ops/index.h"
+#include "lockstep/runtime/ops/layout.h"
 
 namespace lockstep::kernels {
 namespace {
@@ -15,18 +16,19 @@ Array as_rows(const Array& x) {
   return x.try_view({width == 0 ? 0 : x.elements() / width, width});
 }
 
-// Throws Error unless every target is a class or to be ignored.
+// Throws Error unless every target is a class or to be ignored. The device is waited for once, or
+// not at all where the host knows.
 void check_targets(const Array& targets, int64_t classes, int64_t ignore) {
-  if (targets.elements() == 0 || known_within(targets, classes)) return;
-  int64_t smallest = 0, largest = 0;
-  of(targets).extent(targets.view(), &smallest, &largest);
-  if (smallest >= 0 && largest < classes) return;
+  if (targets.elements() == 0 || known_within(targets, classes, ignore)) return;
   const Array ignored =
       compare("cross_entropy", {math::index_of<math::CompareOps, math::Eq>}, targets,
               Array::full({}, static_cast<double>(ignore), DType::i64, targets.device()));
   const Array some = Array::zeros({}, DType::i64, targets.device());
   check_range("cross_entropy", where(ignored, some, targets), classes);
 }
+
+// [rows, width] as it is where each row is dense, else a copy.
+Array with_dense_rows(const Array& x) { return x.dim(1) <= 1 || x.strides()[1] == 1 ? x : copy(x); }
 
 void check_affine(const char* name, const Array& weight, const Array& x) {
   if (!weight) return;
@@ -69,20 +71,31 @@ Array softmax_backward(const Array& y, const Array& dy, bool log, Into into) {
   return into.destination;
 }
 
-LayerNorm layer_norm(const Array& x, const Array& weight, const Array& bias, double epsilon) {
+LayerNorm layer_norm(const Array& x, const Array& delta, const Array& weight, const Array& bias,
+                     double epsilon, DType dtype) {
   const Operation operation("layer_norm");
   LOCKSTEP_CHECK(x.rank() >= 1, "layer_norm: a scalar");
+  LOCKSTEP_CHECK(!delta || delta.shape() == x.shape(), "layer_norm: a sum of shapes ", x.shape(),
+                 " and ", delta.shape());
+  LOCKSTEP_CHECK(dtype == x.dtype() || (x.dtype() == DType::f32 && size_of(dtype) == 2),
+                 "layer_norm: of ", x.dtype(), " in ", dtype);
   for (const Array* affine : {&weight, &bias}) check_affine("layer_norm", *affine, x);
   const Array dense = as_rows(contiguous(x));
-  Array dense_weight, dense_bias;
+  Array dense_weight, dense_bias, dense_delta;
   LayerNorm result;
-  result.y = Array::empty(x.shape(), x.dtype(), x.device());
+  ResidualSum residual;
+  if (delta) {
+    dense_delta = as_rows(contiguous(delta));
+    result.sum = Array::empty(x.shape(), x.dtype(), x.device());
+    residual = {dense_delta.view(), as_rows(result.sum).view()};
+  }
+  result.y = Array::empty(x.shape(), dtype, x.device());
   const Shape rows{dense.dim(0)};
   result.mean = Array::empty(rows, statistics_dtype(x.dtype()), x.device());
   result.inverse_deviation = Array::empty(rows, statistics_dtype(x.dtype()), x.device());
-  of(x).layer_norm(dense.view(), dense_view(weight, &dense_weight), dense_view(bias, &dense_bias),
-                   epsilon, as_rows(result.y).view(), result.mean.view(),
-                   result.inverse_deviation.view());
+  of(x).layer_norm(dense.view(), residual, dense_view(weight, &dense_weight),
+                   dense_view(bias, &dense_bias), epsilon, as_rows(result.y).view(),
+                   result.mean.view(), result.inverse_deviation.view());
   return result;
 }
 
@@ -92,7 +105,19 @@ LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Ar
   const Shape width{x.dim(-1)};
   const Array dense = as_rows(contiguous(x));
   Into dx, dweight, dbias;
-  if (wanted.x) dx = accept_contiguous(wanted.into_x, x.shape(), x.dtype(), x.device());
+  Array dsum, ddelta;
+  ResidualGradient residual;
+  if (wanted.dsum) {
+    dsum = as_rows(contiguous(wanted.dsum));
+    residual.dsum = dsum.view();
+  }
+  if (wanted.delta) {
+    ddelta = Array::empty(x.shape(), wanted.delta_dtype, x.device());
+    residual.ddelta = as_rows(ddelta).view();
+  }
+  if (wanted.x) {
+    dx = accept_contiguous(wanted.dsum ? Into() : wanted.into_x, x.shape(), x.dtype(), x.device());
+  }
   if (wanted.weight) {
     dweight = accept_contiguous(wanted.into_weight, width, weight.dtype(), x.device());
   }
@@ -103,10 +128,10 @@ LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Ar
   Array dense_weight;
   of(x).layer_norm_backward(
       as_rows(contiguous(dy)).view(), dense.view(), dense_view(weight, &dense_weight),
-      saved.mean.view(), saved.inverse_deviation.view(),
+      saved.mean.view(), saved.inverse_deviation.view(), residual,
       dx ? as_rows(dx.destination).view() : View(), dweight ? dweight.destination.view() : View(),
       dbias ? dbias.destination.view() : View(), betas);
-  return {dx.destination, dweight.destination, dbias.destination};
+  return {dx.destination, dweight.destination, dbias.destination, ddelta};
 }
 
 RmsNorm rms_norm(const Array& x, const Array& weight, double epsilon) {
@@ -137,7 +162,7 @@ LayerNormGradients rms_norm_backward(const Array& dy, const Array& x, const Arra
                           dense_view(weight, &dense_weight), inverse_rms.view(),
                           dx ? as_rows(dx.destination).view() : View(),
                           dweight ? dweight.destination.view() : View(), betas);
-  return {dx.destination, dweight.destination, {}};
+  return {dx.destination, dweight.destination, {}, {}};
 }
 
 CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ignore) {
@@ -147,12 +172,11 @@ CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ig
                  targets.shape(), ", expected [rows, classes] and [rows]");
   LOCKSTEP_CHECK(targets.dtype() == DType::i64, "cross_entropy: targets of ", targets.dtype(),
                  ", expected i64");
-  const Array dense_targets = contiguous(targets);
-  check_targets(dense_targets, logits.dim(1), ignore);
+  check_targets(targets, logits.dim(1), ignore);
   const DType dtype = statistics_dtype(logits.dtype());
   CrossEntropy result{Array::empty(targets.shape(), dtype, logits.device()),
                       Array::empty(targets.shape(), dtype, logits.device())};
-  of(logits).cross_entropy(contiguous(logits).view(), dense_targets.view(), ignore,
+  of(logits).cross_entropy(with_dense_rows(logits).view(), contiguous(targets).view(), ignore,
                            result.loss.view(), result.log_sum_exp.view());
   return result;
 }
@@ -160,9 +184,14 @@ CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ig
 Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t ignore,
                              const Array& log_sum_exp, const Array& dloss, Into into) {
   const Operation operation("cross_entropy backward");
-  into = accept_contiguous(into, logits.shape(), logits.dtype(), logits.device());
-  of(logits).cross_entropy_backward(contiguous(logits).view(), contiguous(targets).view(), ignore,
-                                    log_sum_exp.view(), contiguous(dloss).view(),
+  if (!into && has_padded_rows(logits)) {
+    into.destination = empty_rows(logits.shape(), logits.dtype(), logits.device());
+  } else if (!has_separate_rows(into.destination)) {
+    into = {};
+  }
+  into = accept(into, logits.shape(), logits.dtype(), logits.device());
+  of(logits).cross_entropy_backward(with_dense_rows(logits).view(), contiguous(targets).view(),
+                                    ignore, log_sum_exp.view(), contiguous(dloss).view(),
                                     into.destination.view(), into.beta);
   return into.destination;
 }

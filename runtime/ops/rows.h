@@ -16,22 +16,31 @@ Array softmax(const Array& x, bool log);
 Array softmax_backward(const Array& y, const Array& dy, bool log, Into into);
 
 // (x - mean) / sqrt(var + epsilon) * weight + bias over the last dimension (Ba et al. 2016); weight
-// and bias, of any floating dtype, may be empty. Statistics are one a row.
+// and bias, of any floating dtype, may be empty. Statistics are one a row. y has `dtype`: x's or,
+// of an f32 x, a 16-bit one. Where there is a delta, of x's shape and any floating dtype, x + delta
+// in x's dtype takes the place of x.
 struct LayerNorm {
   Array y;
   Array mean;
   Array inverse_deviation;
+  Array sum;  // x + delta, where there is a delta
 };
-LayerNorm layer_norm(const Array& x, const Array& weight, const Array& bias, double epsilon);
+LayerNorm layer_norm(const Array& x, const Array& delta, const Array& weight, const Array& bias,
+                     double epsilon, DType dtype);
 
 // Gradients of x, weight and bias, each where it is wanted. An offer that is declined is none.
 struct LayerNormWanted {
   bool x = false, weight = false, bias = false;
   Into into_x = {}, into_weight = {}, into_bias = {};
   DType bias_dtype = DType::f32;
+  // Of a sum, which is the x below: what else is added to x's gradient (then into_x is not looked
+  // at), and whether that is wanted once more in this dtype, of 16 bits beside an f32 x.
+  Array dsum = {};
+  bool delta = false;
+  DType delta_dtype = DType::bf16;
 };
 struct LayerNormGradients {
-  Array x, weight, bias;
+  Array x, weight, bias, delta;
 };
 LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Array& weight,
                                        const LayerNorm& saved, const LayerNormWanted& wanted);
@@ -47,12 +56,13 @@ LayerNormGradients rms_norm_backward(const Array& dy, const Array& x, const Arra
                                      const Array& inverse_rms, const LayerNormWanted& wanted);
 
 // logits [rows, classes], targets [rows] i64 in [0, classes) or `ignore`. Loss and log-sum-exp of
-// each row in f32 (f64 for f64). Throws Error for a target out of range.
+// each row in f32 (f64 for f64). Throws Error for a target out of range. Rows may lie apart.
 struct CrossEntropy {
   Array loss;
   Array log_sum_exp;
 };
 CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ignore);
+// Of the logits. The offer may be their own memory, where its rows do not overlap and beta is 0.
 Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t ignore,
                              const Array& log_sum_exp, const Array& dloss, Into into);
 

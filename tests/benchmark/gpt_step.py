@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""PyTorch's side of the GPT comparison: eager f32 training steps of a GPT-2 on random tokens.
+"""PyTorch's side of the GPT comparison: training steps of a GPT-2 on random tokens.
 
 Prints "first step" as soon as the first optimizer step is done, and at the end one JSON line:
-{"step_seconds": [...], "loss": ..., "parameters": ..., "torch": "..."}. Needs PyTorch:
+{"step_seconds": [...], "loss": ..., "parameters": ..., "torch": "...", "memory_bytes": ...}.
+Needs PyTorch:
   python3 -m venv .cache/torch && .cache/torch/bin/pip install torch
 """
 
@@ -18,6 +19,9 @@ def parse_flags():
                           ("batch", 16), ("vocabulary", 256), ("threads", 2), ("steps", 30)]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--compile", action="store_true")
     return parser.parse_args()
 
 
@@ -67,7 +71,15 @@ class Gpt(nn.Module):
 def main():
     torch.set_num_threads(flags.threads)
     torch.manual_seed(0)
-    model = Gpt()
+    on_gpu = flags.device == "cuda"
+    model = Gpt().to(flags.device)
+
+    def loss_of(ids):
+        logits = model(ids[:, :-1])
+        return F.cross_entropy(logits.view(-1, flags.vocabulary), ids[:, 1:].reshape(-1))
+
+    if flags.compile:
+        loss_of = torch.compile(loss_of)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
@@ -76,9 +88,10 @@ def main():
     seconds = []
     for step in range(flags.steps):
         begin = time.perf_counter()
-        ids = torch.randint(flags.vocabulary, (flags.batch, flags.context + 1))
-        logits = model(ids[:, :-1])
-        loss = F.cross_entropy(logits.view(-1, flags.vocabulary), ids[:, 1:].reshape(-1))
+        ids = torch.randint(flags.vocabulary, (flags.batch, flags.context + 1),
+                            device=flags.device)
+        with torch.autocast(flags.device, torch.bfloat16, enabled=flags.precision == "bf16"):
+            loss = loss_of(ids)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -89,7 +102,8 @@ def main():
             print("first step", flush=True)
     print(json.dumps({"step_seconds": seconds, "loss": value,
                       "parameters": sum(p.numel() for p in model.parameters()),
-                      "torch": torch.__version__}))
+                      "torch": torch.__version__,
+                      "memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else None}))
 
 
 main()

@@ -8,7 +8,10 @@ namespace {
 struct Gpt2Block : nn::Layer<Gpt2Block> {
   struct Mlp : nn::Layer<Mlp> {
     explicit Mlp(int64_t width) : c_fc(width, 4 * width), c_proj(4 * width, width) {}
-    Tensor forward(const Tensor& x) { return c_proj(gelu(c_fc(x), GeluForm::tanh)); }
+    Tensor forward(const Tensor& x) {
+      return feed_forward(x, c_fc.weight, c_fc.bias, c_proj.weight, c_proj.bias,
+                          {.form = GeluForm::tanh});
+    }
     void visit(nn::Visitor& v) override {
       v("c_fc", c_fc);
       v("c_proj", c_proj);

@@ -6,6 +6,7 @@
 #include "lockstep/runtime/cuda/access.h"
 #include "lockstep/runtime/cuda/grid.h"
 #include "lockstep/runtime/error.h"
+#include "lockstep/runtime/math/unary.h"
 #include "simulated/recorder.h"
 
 // Products by the book, and every argument checked as cuBLASLt would.
@@ -13,7 +14,7 @@ namespace lockstep::cuda {
 namespace {
 
 struct Reader {
-  const Product::Operand& x;
+  Product::Operand x;
   int64_t begin;  // of the batch's matrix
 
   double operator()(int64_t row, int64_t column) const {
@@ -42,46 +43,98 @@ simulated::BlasRecorder& recorder() {
   return all;
 }
 
+bool is_short(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
+
+bool is_backward(Epilogue epilogue) {
+  return epilogue == Epilogue::gelu_backward || epilogue == Epilogue::gelu_backward_bias_gradient;
+}
+
+void check_product(const Product& p) {
+  check_operand(p.a, p.m, p.k, "a");
+  check_operand(p.b, p.k, p.n, "b");
+  check_operand(p.c, p.m, p.n, "c");
+  LOCKSTEP_CHECK(!p.c.transposed, "product: the result must be stored by rows");
+  LOCKSTEP_CHECK(p.a.dtype == p.b.dtype, "product: dtypes ", p.a.dtype, " and ", p.b.dtype);
+  LOCKSTEP_CHECK(p.c.dtype == p.a.dtype || (p.c.dtype == DType::f32 && is_short(p.a.dtype)),
+                 "product: ", p.a.dtype, " into ", p.c.dtype);
+  LOCKSTEP_CHECK(p.batch == 1 || p.c.batch_stride != 0, "product: results on top of each other");
+  LOCKSTEP_CHECK(p.batch <= Blas::kMostBatches, "product: ", p.batch, " at a time");
+}
+
+void check_epilogue(const Product& p) {
+  const bool optional = p.epilogue == Epilogue::gelu;
+  const bool bias = p.epilogue == Epilogue::bias || p.epilogue == Epilogue::bias_gradient ||
+                    p.epilogue == Epilogue::gelu_backward_bias_gradient;
+  LOCKSTEP_CHECK(
+      (optional || bias == (p.bias != nullptr)) && (p.bias == nullptr || p.bias_dtype == p.c.dtype),
+      "product: a bias of ", p.bias_dtype, " for a result of ", p.c.dtype);
+  LOCKSTEP_CHECK(optional || is_backward(p.epilogue) == (p.auxiliary != nullptr),
+                 "product: an epilogue and what it keeps or reads do not belong together");
+  if (p.auxiliary != nullptr) {
+    LOCKSTEP_CHECK(p.auxiliary_leading % 8 == 0 && p.auxiliary_leading >= p.n &&
+                       reinterpret_cast<uintptr_t>(p.auxiliary) % 16 == 0,
+                   "product: rows ", p.auxiliary_leading, " apart beside gelu");
+  }
+  if (p.epilogue == Epilogue::none || p.epilogue == Epilogue::bias) return;
+  LOCKSTEP_CHECK(is_short(p.a.dtype) && p.batch == 1, "product: an epilogue of ", p.a.dtype);
+  LOCKSTEP_CHECK(p.epilogue == Epilogue::bias_gradient || p.c.dtype == p.a.dtype,
+                 "product: gelu of ", p.c.dtype);
+  LOCKSTEP_CHECK(p.beta == 0 || p.epilogue == Epilogue::bias_gradient,
+                 "product: gelu of what is added to");
+}
+
 class SimulatedBlas final : public Blas {
  public:
-  void multiply(const Product& p, Queue&) override {
-    check_operand(p.a, p.m, p.k, "a");
-    check_operand(p.b, p.k, p.n, "b");
-    check_operand(p.c, p.m, p.n, "c");
-    LOCKSTEP_CHECK(!p.c.transposed, "product: the result must be stored by rows");
-    LOCKSTEP_CHECK(p.a.dtype == p.b.dtype, "product: dtypes ", p.a.dtype, " and ", p.b.dtype);
-    LOCKSTEP_CHECK(p.batch == 1 || p.c.batch_stride != 0, "product: results on top of each other");
-    LOCKSTEP_CHECK(p.epilogue == Epilogue::none || p.epilogue == Epilogue::bias,
-                   "product: an epilogue that nobody asks for yet");
-    LOCKSTEP_CHECK((p.epilogue == Epilogue::bias) == (p.bias != nullptr) &&
-                       (p.bias == nullptr || p.bias_dtype == p.c.dtype),
-                   "product: a bias of ", p.bias_dtype, " for a result of ", p.c.dtype);
+  void multiply(const Product& p, Queue&, const std::function<void()>& in_steps) override {
+    check_product(p);
+    check_epilogue(p);
+    if (recorder().refuses && p.epilogue != Epilogue::none) {
+      LOCKSTEP_CHECK(in_steps, "product: an epilogue without steps in its place");
+      return in_steps();
+    }
     if (recorder().records) {
       recorder().products.push_back(p);
       return;
     }
-    const DeviceAccess access;
-    for (int64_t i = 0; i < p.batch; ++i) one(p, i);
+    do_or_write_down([p] {
+      const DeviceAccess access;
+      for (int64_t i = 0; i < p.batch; ++i) one(p, i);
+    });
   }
 
  private:
   static void one(const Product& p, int64_t index) {
     const Reader a{p.a, index * p.a.batch_stride}, b{p.b, index * p.b.batch_stride},
         c{p.c, index * p.c.batch_stride};
-    std::vector<double> row(static_cast<size_t>(p.n));
+    const Reader bias{{.data = p.bias, .dtype = p.bias_dtype}, 0};
+    const Reader auxiliary{
+        {.data = p.auxiliary, .dtype = p.c.dtype, .leading = p.auxiliary_leading}, 0};
+    const bool adds_bias = p.epilogue == Epilogue::bias || p.epilogue == Epilogue::gelu;
+    std::vector<double> row(static_cast<size_t>(p.n)), sums(row);
     for (int64_t i = 0; i < p.m; ++i) {
       for (double& sum : row) sum = 0;
+      double left_sum = 0;
       for (int64_t k = 0; k < p.k; ++k) {
         const double left = a(i, k);
+        left_sum += left;
         for (int64_t j = 0; j < p.n; ++j) row[static_cast<size_t>(j)] += left * b(k, j);
       }
+      if (p.epilogue == Epilogue::bias_gradient) bias.put(0, i, left_sum);
       for (int64_t j = 0; j < p.n; ++j) {
-        const double before = p.beta == 0 ? 0 : p.beta * c(i, j);
-        const Product::Operand bias{.data = p.bias, .dtype = p.bias_dtype};
-        const double shift = p.bias == nullptr ? 0 : Reader{bias, 0}(0, j);
-        c.put(i, j, row[static_cast<size_t>(j)] + before + shift);
+        double value = row[static_cast<size_t>(j)];
+        if (p.beta != 0) value += p.beta * c(i, j);
+        if (adds_bias && p.bias != nullptr) value += bias(0, j);
+        if (p.epilogue == Epilogue::gelu) {
+          if (p.auxiliary != nullptr) auxiliary.put(i, j, value);
+          value = math::GeluTanh()(value);
+        }
+        if (is_backward(p.epilogue)) value *= math::GeluTanh().grad(auxiliary(i, j), 0.0)[0];
+        sums[static_cast<size_t>(j)] += value;
+        c.put(i, j, value);
       }
     }
+    if (p.epilogue != Epilogue::gelu_backward_bias_gradient) return;
+    for (int64_t j = 0; j < p.n; ++j) bias.put(0, j, sums[static_cast<size_t>(j)]);
   }
 };
 

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "lockstep/runtime/cuda/grid.h"
 #include "lockstep/runtime/error.h"
@@ -87,6 +88,8 @@ Arena& arena() {
   return memory;
 }
 
+thread_local Tape* own_tape = nullptr;
+
 class SimulatedDriver final : public Driver {
  public:
   DeviceProperties properties() override {
@@ -117,14 +120,28 @@ class SimulatedDriver final : public Driver {
   Stream make_stream() override { return nullptr; }
 
   void copy(void* to, const void* from, size_t bytes, Stream) override {
-    const DeviceAccess access;
-    std::memmove(to, from, bytes);
+    do_or_write_down([=] {
+      const DeviceAccess access;
+      std::memmove(to, from, bytes);
+    });
   }
   void set_zero(void* to, size_t bytes, Stream) override {
-    const DeviceAccess access;
-    std::memset(to, 0, bytes);
+    do_or_write_down([=] {
+      const DeviceAccess access;
+      std::memset(to, 0, bytes);
+    });
   }
   void synchronize(Stream) override {}
+
+  void begin_capture(Stream) override { own_tape = new Tape; }
+  Graph end_capture(Stream) override {
+    return reinterpret_cast<Graph>(std::exchange(own_tape, nullptr));
+  }
+  void abandon_capture(Stream) noexcept override { delete std::exchange(own_tape, nullptr); }
+  void launch(Graph graph, Stream) override {
+    for (const auto& work : *reinterpret_cast<Tape*>(graph)) work();
+  }
+  void destroy(Graph graph) noexcept override { delete reinterpret_cast<Tape*>(graph); }
 
  private:
   std::mutex mutex_;
@@ -133,6 +150,8 @@ class SimulatedDriver final : public Driver {
 };
 
 }  // namespace
+
+Tape* tape_of_this_thread() { return own_tape; }
 
 DeviceAccess::DeviceAccess() { arena().enter(); }
 DeviceAccess::~DeviceAccess() { arena().leave(); }

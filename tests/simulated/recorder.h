@@ -26,6 +26,7 @@ using DnnRecorderFunction = DnnRecorder* (*)(int device);
 
 struct BlasRecorder {
   bool records = false;  // then it computes nothing
+  bool refuses = false;  // what has an epilogue
   std::vector<cuda::Product> products;
 };
 

@@ -27,8 +27,11 @@ void sort_rows(const View& x, bool descending, const View& index) {
 
 }  // namespace
 
-void sort(const View& x, bool descending, const View& index, Queue&) {
+void sort(const View& x, bool descending, const View& index, Queue& queue) {
   if (index.elements() == 0) return;
+  if (tape_of_this_thread() != nullptr) {
+    return queue.refuse_capture("sorting on the simulated device");
+  }
   const DeviceAccess access;
   switch (x.dtype) {
     case DType::f64: return sort_rows<double>(x, descending, index);
@@ -41,7 +44,8 @@ void sort(const View& x, bool descending, const View& index, Queue&) {
   }
 }
 
-int64_t nonzero(const View& mask, const View& positions, Queue&) {
+int64_t nonzero(const View& mask, const View& positions, Queue& queue) {
+  queue.refuse_capture("nonzero");
   const DeviceAccess access;
   const int64_t room = positions.data == nullptr ? 0 : positions.elements();
   int64_t found = 0;
@@ -55,10 +59,12 @@ int64_t nonzero(const View& mask, const View& positions, Queue&) {
 
 void sort_keys(const int64_t* keys, int64_t count, int64_t, int64_t* sorted, int64_t* order,
                Queue&) {
-  const DeviceAccess access;
-  std::iota(order, order + count, 0);
-  std::stable_sort(order, order + count, [&](int64_t a, int64_t b) { return keys[a] < keys[b]; });
-  for (int64_t i = 0; i < count; ++i) sorted[i] = keys[order[i]];
+  do_or_write_down([=] {
+    const DeviceAccess access;
+    std::iota(order, order + count, 0);
+    std::stable_sort(order, order + count, [&](int64_t a, int64_t b) { return keys[a] < keys[b]; });
+    for (int64_t i = 0; i < count; ++i) sorted[i] = keys[order[i]];
+  });
 }
 
 }  // namespace lockstep::cuda

@@ -64,6 +64,31 @@ class Training(SystemTest):
                 for step, loss in expected.items():
                     self.assertAlmostEqual(found[step], loss, delta=1e-5, msg=step)
 
+    def test_graphs_do_what_the_host_would(self):
+        for precision in ("f32", "bf16", "fp16"):
+            with self.subTest(precision=precision):
+                steps = {}
+                for mode in ("off", "auto", "on"):
+                    metrics = self.folder / f"{precision}-{mode}.jsonl"
+                    self.succeed(self.command("cuda", 8, "--precision", precision, "--cuda-graph",
+                                              mode, "--validation-fraction", 0.2,
+                                              "--validation-every", 3, "--metrics", metrics))
+                    steps[mode] = events(metrics, "step")
+                    replayed = [step["time"]["forward"] == 0 for step in steps[mode]]
+                    self.assertEqual(replayed[-1], mode != "off")
+                    self.assertFalse(replayed[0])
+                for mode in ("auto", "on"):
+                    for key in ("loss", "gradient_norm"):
+                        self.assertEqual([step[key] for step in steps[mode]],
+                                         [step[key] for step in steps["off"]])
+
+    def test_graphs_that_cannot_be(self):
+        for device, more, reason in (("cpu", [], "only a CUDA device captures passes"),
+                                     ("cuda", ["--shard", "optimizer"], "the ranks communicate")):
+            result = run(self.command(device, 1, "--cuda-graph", "on", *more))
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertRegex(result.stderr, f"^gpt: --cuda-graph on: {reason}.*\n$")
+
     def test_what_runs_where_is_told(self):
         folder = self.folder / "run"
         self.succeed(self.command("cuda", 1, "--run-dir", folder, "--sample", 3,

@@ -127,6 +127,9 @@ class FakeNccl final : public nccl::Library {
     for (void* block : staging_) std::free(block);
   }
 
+  // While it says so there is no memory for staging.
+  void set_full(const std::atomic<bool>* full) { full_ = full; }
+
   int allocated() const { return allocated_; }
   int enrolled() const { return enrolled_; }
 
@@ -241,6 +244,7 @@ class FakeNccl final : public nccl::Library {
   }
 
   int allocate_staging(size_t bytes, void** host, void** device) override {
+    if (full_ != nullptr && *full_) return 2;
     for (void** block : {host, device}) staging_.push_back(*block = std::malloc(bytes));
     return 0;
   }
@@ -369,6 +373,7 @@ class FakeNccl final : public nccl::Library {
   std::deque<Local> groups_;
   std::vector<std::unique_ptr<FakeEvent>> events_;
   std::vector<void*> staging_;
+  const std::atomic<bool>* full_ = nullptr;
   std::atomic<int> allocated_{0}, enrolled_{0};
   std::unique_ptr<FakeStream> stream_ = std::make_unique<FakeStream>();
 };

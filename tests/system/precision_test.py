@@ -11,7 +11,7 @@ SETTINGS = json.loads((CASE / "expected.json").read_text())["attributes"]
 STEPS = 200
 # Largest difference of a step's loss from f32's, and of the mean of the last 20; the same between
 # numbers of ranks, which add up in another order. Measured, the largest of 1, 2 and 4 ranks: bf16
-# 0.00062 and 0.00018, fp16 0.00007 and 0.00001, where the last loss is 3.964.
+# 0.00080 and 0.00018, fp16 0.00008 and 0.00001, where the last loss is 3.964.
 BOUNDS = {"bf16": (0.003, 0.001), "fp16": (0.0005, 0.0001)}
 
 
@@ -74,18 +74,16 @@ class Precision(SystemTest):
         result, metrics = self.faulty("fp16")
         self.assertEqual(result.returncode, 0, result.stderr)
         steps = events(metrics, "step")
-        # In the first step the scale is too large for this model, on all ranks.
         self.assertEqual([step["loss_scale"] for step in steps],
-                         [65536, 32768, 32768, 16384, 16384])
+                         [65536, 65536, 65536, 32768, 32768])
         self.assertEqual([step["gradient_norm"] is None for step in steps],
-                         [True, False, True, False, False])
+                         [False, False, True, False, False])
         self.assertEqual(events(metrics, "step_skipped"),
-                         [{"event": "step_skipped", "step": 1, "next_loss_scale": 32768},
-                          {"event": "step_skipped", "step": 3, "next_loss_scale": 16384}])
+                         [{"event": "step_skipped", "step": 3, "next_loss_scale": 32768}])
         # The parameters after a skipped step are those of before.
         losses = [step["loss"] for step in steps]
-        self.assertEqual((losses[0], losses[2]), (losses[1], losses[3]))
-        self.assertEqual(len(set(losses)), 3)
+        self.assertEqual(losses[2], losses[3])
+        self.assertEqual(len(set(losses)), 4)
 
     def test_without_a_loss_scale_it_ends_the_run(self):
         for precision in ("f32", "bf16"):

@@ -63,15 +63,33 @@ struct Affine {
   const View& dy_scale;
 };
 
+// Of y, x, dy and the numbers of the channels: a view over `scale`.
 template <class C, int kWide>
 void affine_part(const View (&views)[4], const Affine& affine, bool has_dy, int channel_step,
                  Queue& queue) {
   const View* const operands[] = {&views[0], &views[1], &views[2], &views[3]};
-  launch_elements(
-      AffineBody<C, kWide>{Operand(views[1]), has_dy ? Operand(views[2]) : Operand(),
-                           Operand(views[0]), affine.scale.as<C>(), affine.shift.as<C>(),
-                           affine.dy_scale.as<C>(), channel_step, Strided<4>(operands)},
-      views[0].elements(), queue);
+  const int64_t first = views[3].as<C>() - affine.scale.as<C>();
+  launch_elements(AffineBody<C, kWide>{Operand(views[1]), has_dy ? Operand(views[2]) : Operand(),
+                                       Operand(views[0]), affine.scale.as<C>() + first,
+                                       affine.shift.as<C>() + first,
+                                       has_dy ? affine.dy_scale.as<C>() + first : nullptr,
+                                       channel_step, Strided<4>(operands)},
+                  views[0].elements(), queue);
+}
+
+void affine_of(const View (&part)[4], const Affine& affine, bool has_dy, Queue& queue) {
+  View views[] = {part[0], part[1], part[2], part[3]};
+  sort_dimensions(views);
+  if (part[0].dtype == DType::f64) return affine_part<double, 1>(views, affine, has_dy, 0, queue);
+  if (has_packs(views[0], kPack) && has_packs(views[1], kPack) && has_packs(views[2], kPack)) {
+    const int channel_step = static_cast<int>(views[3].strides[views[3].rank - 1]);
+    const bool on_a_boundary = channel_step == 0 || is_aligned(views[3]);
+    if (on_a_boundary) {
+      for (View& view : views) view = first_of_packs(view, kPack);
+      return affine_part<float, kPack>(views, affine, has_dy, channel_step, queue);
+    }
+  }
+  affine_part<float, 1>(views, affine, has_dy, 0, queue);
 }
 
 }  // namespace
@@ -80,29 +98,15 @@ void channel_affine(const View& x, const View& scale, const View& shift, const V
                     const View& dy_scale, const View& y, Queue& queue) {
   if (x.elements() == 0) return;
   const bool has_dy = dy.data != nullptr;
-  if (y.elements() >= kMostElements && y.shape[0] > 1) {
-    const int64_t half = y.shape[0] / 2;
-    for (int64_t begin = 0; begin <= half; begin += half) {
-      const int64_t n = begin == 0 ? half : y.shape[0] - half;
-      channel_affine(narrowed(x, 0, begin, n), scale, shift,
-                     has_dy ? narrowed(dy, 0, begin, n) : dy, dy_scale, narrowed(y, 0, begin, n),
-                     queue);
-    }
-    return;
-  }
-  View channel = y;  // of which only the offsets count: the numbers of channels
+  View channel = y;
+  channel.data = scale.data;
+  channel.dtype = scale.dtype;
   channel.strides[0] = channel.strides[2] = 0;
   channel.strides[1] = 1;
-  View views[] = {y, x, has_dy ? dy : x, channel};
-  sort_dimensions(views);
-  const Affine affine{scale, shift, dy_scale};
-  if (y.dtype == DType::f64) return affine_part<double, 1>(views, affine, has_dy, 0, queue);
-  if (has_packs(views[0], kPack) && has_packs(views[1], kPack) && has_packs(views[2], kPack)) {
-    const int channel_step = static_cast<int>(views[3].strides[views[3].rank - 1]);
-    for (View& view : views) view = first_of_packs(view, kPack);
-    return affine_part<float, kPack>(views, affine, has_dy, channel_step, queue);
-  }
-  affine_part<float, 1>(views, affine, has_dy, 0, queue);
+  const View views[] = {y, x, has_dy ? dy : x, channel};
+  for_parts(views, [&](const View(&part)[4]) {
+    affine_of(part, {scale, shift, dy_scale}, has_dy, queue);
+  });
 }
 
 }  // namespace lockstep::cuda

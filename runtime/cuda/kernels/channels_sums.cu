@@ -2,6 +2,7 @@
 #include "lockstep/runtime/cuda/kernels/channels_bodies.h"
 #include "lockstep/runtime/cuda/kernels/dimensions.h"
 #include "lockstep/runtime/cuda/kernels/elementwise.h"
+#include "lockstep/runtime/error.h"
 
 namespace lockstep::cuda {
 namespace {
@@ -100,6 +101,8 @@ void sum_planes(const Of& of, const View* const (&operands)[Of::kOperands], Queu
 
 template <class C, class Of>
 void sum_channels(const Of& of, const View* const (&operands)[Of::kOperands], Queue& queue) {
+  const int64_t pixels = operands[0]->shape[0] * operands[0]->shape[2];
+  LOCKSTEP_CHECK(pixels < kMostElements, "statistics of channels of ", pixels, " elements each");
   if constexpr (std::is_same_v<C, float>) {
     if (has_pixels(operands, kPack)) return sum_pixels<kPack, C>(of, operands, queue);
     if (has_plane_packs(operands)) return sum_planes<kPack, C>(of, operands, queue);

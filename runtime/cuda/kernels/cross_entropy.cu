@@ -3,7 +3,7 @@
 #include "lockstep/runtime/cuda/kernels/row_launch.h"
 
 // One pass over the logits in each direction, from rows of any alignment: an odd number of classes
-// is common.
+// is common. Backward, who writes an element is who has read it, so that both may be one memory.
 namespace lockstep::cuda {
 namespace {
 
@@ -20,12 +20,12 @@ struct CrossEntropyBody {
   const int64_t* targets;
   int64_t ignore;
   C *loss, *log_sum_exp;
-  int64_t rows, classes;
+  int64_t rows, classes, stride;
 
   LOCKSTEP_DEVICE void operator()(const Thread& t) const {
     const int64_t row = Group::number(t);
     if (row >= rows) return;
-    const S* x = logits + row * classes;
+    const S* x = logits + row * stride;
     OnlineSum<S> online;
     visit<Group, kBatch<S>>(x, classes, Group::thread(t),
                             [&]<class Chunk>(int64_t at, Chunk chunk) {
@@ -58,13 +58,13 @@ struct CrossEntropyBackwardBody {
   int64_t dloss_stride;
   S* dlogits;
   C beta;
-  int64_t rows, classes;
+  int64_t rows, classes, stride, dlogits_stride;
 
   LOCKSTEP_DEVICE void operator()(const Thread& t) const {
     const int64_t row = Group::number(t);
     if (row >= rows) return;
-    const S* x = logits + row * classes;
-    S* dx = dlogits + row * classes;
+    const S* x = logits + row * stride;
+    S* dx = dlogits + row * dlogits_stride;
     const bool vector = lies_alike<S>(x, dx);
     const int64_t target = targets[row];
     const bool ignored = target == ignore;
@@ -89,6 +89,8 @@ struct CrossEntropyBackwardBody {
   }
 };
 
+int64_t row_stride(const View& x) { return x.rank == 1 ? 0 : x.strides[0]; }
+
 // Calls f with the group for rows of this width: a block once a warp would be long about it.
 template <class F>
 void with_visiting_group(int64_t width, const F& f) {
@@ -103,7 +105,7 @@ void forward(const View& logits, const View& targets, int64_t ignore, const View
   const int64_t rows = row_count(logits), classes = row_width(logits);
   with_visiting_group(classes, [&]<class Group>(Group) {
     launch(CrossEntropyBody<S, Group>{logits.as<S>(), targets.as<int64_t>(), ignore, loss.as<C>(),
-                                      log_sum_exp.as<C>(), rows, classes},
+                                      log_sum_exp.as<C>(), rows, classes, row_stride(logits)},
            {.blocks = Group::blocks(rows),
             .shared_bytes = Group::template shared_bytes<OnlineSum<S>>()},
            queue);
@@ -118,7 +120,8 @@ void backward(const View& logits, const View& targets, int64_t ignore, const Vie
   with_visiting_group(classes, [&]<class Group>(Group) {
     launch(CrossEntropyBackwardBody<S, Group>{logits.as<S>(), targets.as<int64_t>(), ignore,
                                               log_sum_exp.as<C>(), dloss.as<C>(), dloss.strides[0],
-                                              dlogits.as<S>(), static_cast<C>(beta), rows, classes},
+                                              dlogits.as<S>(), static_cast<C>(beta), rows, classes,
+                                              row_stride(logits), row_stride(dlogits)},
            {.blocks = Group::blocks(rows)}, queue);
   });
 }

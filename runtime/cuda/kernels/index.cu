@@ -135,9 +135,24 @@ template <class C, int kWide>
 void resample_part(const View (&views)[3], int64_t step, const SparseRows& matrix, Queue& queue) {
   const View* const operands[] = {&views[0], &views[1], &views[2]};
   launch_elements(ResampleBody<C, kWide>{Operand(views[1]), Operand(views[0]),
-                                         matrix.starts.as<int64_t>(), matrix.columns.as<int64_t>(),
+                                         views[2].as<int64_t>(), matrix.columns.as<int64_t>(),
                                          matrix.weights.as<double>(), step, Strided<3>(operands)},
                   views[0].elements(), queue);
+}
+
+// Of y, x standing still, and the rows of the matrix.
+void resample_of(const View (&part)[3], int64_t step, const SparseRows& matrix, Queue& queue) {
+  View views[] = {part[0], part[1], part[2]};
+  sort_dimensions(views);
+  const int last = views[0].rank - 1;
+  if (part[0].dtype == DType::f64) return resample_part<double, 1>(views, step, matrix, queue);
+  if (has_packs(views[0], kPack) && has_packs(views[1], kPack) && step % kPack == 0 &&
+      views[2].strides[last] == 0) {
+    for (int i = 0; i < 2; ++i) views[i] = first_of_packs(views[i], kPack);
+    views[2].shape[last] /= kPack;
+    return resample_part<float, kPack>(views, step, matrix, queue);
+  }
+  resample_part<float, 1>(views, step, matrix, queue);
 }
 
 }  // namespace
@@ -177,27 +192,14 @@ void extent(const View& ids, int64_t* smallest, int64_t* largest, Queue& queue) 
 
 void resample(const View& x, int dim, const SparseRows& matrix, const View& y, Queue& queue) {
   if (y.elements() == 0) return;
-  if (y.elements() >= kMostElements && dim != 0 && y.shape[0] > 1) {
-    const int64_t half = y.shape[0] / 2, rest = y.shape[0] - half;
-    resample(narrowed(x, 0, 0, half), dim, matrix, narrowed(y, 0, 0, half), queue);
-    return resample(narrowed(x, 0, half, rest), dim, matrix, narrowed(y, 0, half, rest), queue);
-  }
-  View standing = x, place = y;  // of `place` only the offsets count
+  View standing = x, row = y;
   standing.shape[dim] = y.shape[dim];
   standing.strides[dim] = 0;
-  for (int d = 0; d < y.rank; ++d) place.strides[d] = d == dim ? 1 : 0;
-  View views[] = {y, standing, place};
-  sort_dimensions(views);
-  const int64_t step = x.strides[dim];
-  const int last = views[0].rank - 1;
-  if (y.dtype == DType::f64) return resample_part<double, 1>(views, step, matrix, queue);
-  if (has_packs(views[0], kPack) && has_packs(views[1], kPack) && step % kPack == 0 &&
-      views[2].strides[last] == 0) {
-    for (int i = 0; i < 2; ++i) views[i] = first_of_packs(views[i], kPack);
-    views[2].shape[last] /= kPack;
-    return resample_part<float, kPack>(views, step, matrix, queue);
-  }
-  resample_part<float, 1>(views, step, matrix, queue);
+  row.data = matrix.starts.data;
+  row.dtype = matrix.starts.dtype;
+  for (int d = 0; d < y.rank; ++d) row.strides[d] = d == dim ? 1 : 0;
+  const View views[] = {y, standing, row};
+  for_parts(views, [&](const View(&part)[3]) { resample_of(part, x.strides[dim], matrix, queue); });
 }
 
 }  // namespace lockstep::cuda

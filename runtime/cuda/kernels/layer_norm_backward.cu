@@ -1,27 +1,33 @@
 #include "lockstep/runtime/cuda/kernels/layer_norm.h"
-#include "lockstep/runtime/cuda/kernels/row_launch.h"
+#include "lockstep/runtime/cuda/kernels/mixed_rows.h"
 
 // With h = (x - mean) / deviation and g = dy * weight, dx = (g - mean(g) - h mean(g h)) /
 // deviation, dweight = sum of dy * h and dbias = sum of dy over the rows. Groups of threads go over
 // the rows of one part each and keep the parameters' sums of it; a second kernel adds the parts up.
-// Of RMS normalization both means of the first formula's middle term are 0.
+// Of RMS normalization both means of the first formula's middle term are 0. Beside rows of f32, dy
+// and a second, rounded dx may be of 16 bits, L.
 namespace lockstep::cuda {
 namespace {
 
 constexpr int kWideThreads = 512;
 constexpr int kColumnThreads = 256;
 
-template <class S>
+template <class S, class L>
 struct BackwardArguments {
   using C = ComputeOf<S>;
-  const S *dy, *x;
-  S* dx;  // none: not wanted
+  MixedRows<S, L> dy;
+  const S* x;
+  S* dx;      // none: not wanted
+  L* ddelta;  // dx, rounded, beside rows of f32; none: not wanted
   Parameter<S> weight;
   const C *mean, *inverse_deviation;
+  const S* added;  // dx gets beta times these; none: beta is 0
   C beta;
   C* sums;  // [parts, 2, width]: of dy * h and of dy; none: not wanted
   int64_t rows, width;
 
+  LOCKSTEP_HD bool rounds_dx() const { return !std::is_same_v<S, L> && ddelta != nullptr; }
+  LOCKSTEP_HD bool makes_dx() const { return dx != nullptr || rounds_dx(); }
   LOCKSTEP_DEVICE C mean_of(int64_t row) const { return mean == nullptr ? C(0) : mean[row]; }
   // The means of g and of g h, from their sums.
   LOCKSTEP_DEVICE Pair<C> means(const Pair<C>& totals) const {
@@ -30,15 +36,19 @@ struct BackwardArguments {
   }
 };
 
-template <class S, class Group>
+template <class S, class L, class Group>
 struct KeptNormBackward {
   static constexpr int kThreads = Group::kThreads;
   static constexpr bool kCooperative = true;
   using C = ComputeOf<S>;
   static constexpr int kPer = kPerSixteen<S>;
   static constexpr int kPacks = Group::kElements / kPer;
-  BackwardArguments<S> of;
-  bool packed, dy_vector, dx_vector;
+  // Whether what dx is added to is read before the block's threads wait for each other, where there
+  // are registers for it.
+  static constexpr bool kReadsAhead = Group::kSize > kWarp&& Group::kElements <= 8 &&
+                                      sizeof(C) == sizeof(float);
+  BackwardArguments<S, L> of;
+  bool packed, dx_vector, ddelta_vector, added_vector;
 
   LOCKSTEP_DEVICE void operator()(const Thread& t) const {
     const int width = static_cast<int>(of.width);
@@ -48,7 +58,7 @@ struct KeptNormBackward {
     const int64_t parts = int64_t{t.blocks()} * Group::kRows;
     for (int64_t row = Group::number(t); row < of.rows; row += parts) {
       typename Kept<S, Group>::Values g, h;
-      kept.load(of.dy + row * of.width, dy_vector, C(0), g);
+      of.dy.load(kept, row, g);
       kept.load(of.x + row * of.width, packed, C(0), h);
       const C mean = of.mean_of(row);
       const C inverse = of.inverse_deviation[row];
@@ -61,14 +71,21 @@ struct KeptNormBackward {
         totals.first += g[p][i];
         totals.second += g[p][i] * h[p][i];
       });
-      if (of.dx == nullptr) continue;
+      if (!of.makes_dx()) continue;
+      const S* added_row = of.added + row * of.width;
+      typename Kept<S, Group>::Values added;
+      if (kReadsAhead && of.added != nullptr) kept.load(added_row, added_vector, C(0), added);
       const Pair<C> means = of.means(Group::across(t, totals, Sum{}));
       unrolled<kPacks, kPer>([&](int p, int i) {
         g[p][i] = inverse * (g[p][i] - means.first - h[p][i] * means.second);
       });
-      S* out = of.dx + row * of.width;
-      kept.add(of.beta, out, dx_vector, g);
-      kept.store(out, dx_vector, g);
+      if (!kReadsAhead) {
+        kept.add(of.beta, added_row, added_vector, g);
+      } else if (of.added != nullptr) {
+        kept.add(of.beta, added, g);
+      }
+      if (of.dx != nullptr) kept.store(of.dx + row * of.width, dx_vector, g);
+      if (of.rounds_dx()) kept.store(of.ddelta + row * of.width, ddelta_vector, g);
     }
     if (of.sums == nullptr) return;
     C* sums = of.sums + Group::number(t) * 2 * of.width;
@@ -77,40 +94,44 @@ struct KeptNormBackward {
   }
 };
 
-template <class S>
+template <class S, class L>
 struct WideNormBackward {
   static constexpr int kThreads = kWideThreads;
   static constexpr bool kCooperative = true;
   using C = ComputeOf<S>;
   using Group = VisitingGroup<kThreads>;
-  BackwardArguments<S> of;
+  BackwardArguments<S, L> of;
 
   // Calls f(at, chunk, g, h) for the row.
   template <class F>
   LOCKSTEP_DEVICE void each(const Thread& t, int64_t row, const F& f) const {
     const S* x = of.x + row * of.width;
-    const S* dy = of.dy + row * of.width;
-    const bool dy_vector = lies_alike(x, dy);
     const C mean = of.mean_of(row);
     const C inverse = of.inverse_deviation[row];
-    visit<Group, 1>(x, of.width, t.index(), [&]<class Chunk>(int64_t at, Chunk chunk) {
-      C g[Chunk::kPacks][Chunk::kPer], h[Chunk::kPacks][Chunk::kPer];
-      C weight[Chunk::kPacks][Chunk::kPer];
-      chunk.load(dy, at, dy_vector, g);
-      chunk.load(x, at, true, h);
-      of.weight.template load<Chunk>(x, at, C(1), weight);
-      unrolled<Chunk::kPacks, Chunk::kPer>([&](int p, int i) {
-        h[p][i] = (h[p][i] - mean) * inverse;
-        g[p][i] *= weight[p][i];
+    of.dy.at(row * of.width, [&](const auto* dy) {
+      const bool dy_vector = lies_alike(x, dy);
+      visit<Group, 1>(x, of.width, t.index(), [&]<class Chunk>(int64_t at, Chunk chunk) {
+        C g[Chunk::kPacks][Chunk::kPer], h[Chunk::kPacks][Chunk::kPer];
+        C weight[Chunk::kPacks][Chunk::kPer];
+        chunk.load(dy, at, dy_vector, g);
+        chunk.load(x, at, true, h);
+        of.weight.template load<Chunk>(x, at, C(1), weight);
+        unrolled<Chunk::kPacks, Chunk::kPer>([&](int p, int i) {
+          h[p][i] = (h[p][i] - mean) * inverse;
+          g[p][i] *= weight[p][i];
+        });
+        f(at, chunk, g, h);
       });
-      f(at, chunk, g, h);
     });
   }
 
   LOCKSTEP_DEVICE void operator()(const Thread& t) const {
     const int64_t row = t.block();
     const C inverse = of.inverse_deviation[row];
+    const S* x = of.x + row * of.width;
+    const S* added = of.added + row * of.width;
     S* out = of.dx + row * of.width;
+    L* rounded = of.ddelta + row * of.width;
     Pair<C> totals;
     each(t, row, [&]<class Chunk, class Values>(int64_t, Chunk, Values& g, Values& h) {
       Pair<C> part;
@@ -121,24 +142,26 @@ struct WideNormBackward {
       totals = totals + part;
     });
     const Pair<C> means = of.means(Group::across(t, totals, Sum{}));
-    const bool vector = lies_alike<S>(of.x + row * of.width, out);
+    const bool vector = lies_alike(x, out), added_vector = lies_alike(x, added);
+    const bool rounded_vector = lies_alike(x, rounded);
     each(t, row, [&]<class Chunk, class Values>(int64_t at, Chunk chunk, Values& g, Values& h) {
       unrolled<Chunk::kPacks, Chunk::kPer>([&](int p, int i) {
         g[p][i] = inverse * (g[p][i] - means.first - h[p][i] * means.second);
       });
-      chunk.add(of.beta, out, at, vector, g);
-      chunk.store(out, at, vector, g);
+      chunk.add(of.beta, added, at, added_vector, g);
+      if (of.dx != nullptr) chunk.store(out, at, vector, g);
+      if (of.rounds_dx()) chunk.store(rounded, at, rounded_vector, g);
     });
   }
 };
 
 // The parameters' sums of wide rows: a thread a column, a part of the rows a block_y.
-template <class S>
+template <class S, class L>
 struct ColumnSums {
   static constexpr int kThreads = kColumnThreads;
   static constexpr bool kCooperative = false;
   using C = ComputeOf<S>;
-  BackwardArguments<S> of;
+  BackwardArguments<S, L> of;
   int64_t parts;
 
   LOCKSTEP_DEVICE void operator()(const Thread& t) const {
@@ -147,7 +170,8 @@ struct ColumnSums {
     C dweight = 0, dbias = 0;
     for (int64_t row = t.block_y(); row < of.rows; row += parts) {
       const int64_t at = row * of.width + column;
-      const C dy = value_of(of.dy[at]);
+      C dy = 0;
+      of.dy.at(at, [&](const auto* element) { dy = value_of(*element); });
       dweight += dy * ((value_of(of.x[at]) - of.mean_of(row)) * of.inverse_deviation[row]);
       dbias += dy;
     }
@@ -226,7 +250,7 @@ template <class S, class F>
 bool with_summing_group(int64_t width, const F& f) {
   if (width <= 256) return f(RowGroup<32, 8>{}, 2112), true;
   if (width <= 512) return f(RowGroup<32, 16>{}, 2112), true;
-  if (width <= 1024) return f(RowGroup<128, 8>{}, 1056), true;
+  if (width <= 1024) return f(RowGroup<128, 8>{}, 660), true;
   if (width <= 2048) return f(RowGroup<256, 8>{}, 528), true;
   if (width <= 4096) return f(RowGroup<512, 8>{}, 264), true;
   if constexpr (!std::is_same_v<S, double>) {
@@ -235,18 +259,16 @@ bool with_summing_group(int64_t width, const F& f) {
   return false;
 }
 
-template <class S>
+template <class S, class L>
 class Backward {
  public:
   using C = ComputeOf<S>;
-  Backward(const BackwardArguments<S>& arguments, const Gradient (&gradients)[2], bool packed,
-           bool dy_vector, bool dx_vector, Queue& queue)
+  Backward(const BackwardArguments<S, L>& arguments, const Gradient (&gradients)[2], bool packed,
+           Queue& queue)
       : arguments_(arguments),
         dweight_(gradients[0]),
         dbias_(gradients[1]),
         packed_(packed),
-        dy_vector_(packed && dy_vector),
-        dx_vector_(packed && dx_vector),
         queue_(queue) {}
 
   void operator()() {
@@ -255,7 +277,8 @@ class Backward {
           const int64_t parts = parts_for(arguments_.rows, most, Group::kRows);
           const Scratch scratch(queue_, sums_bytes(parts));
           arguments_.sums = scratch.template as<C>();
-          launch(KeptNormBackward<S, Group>{arguments_, packed_, dy_vector_, dx_vector_},
+          launch(KeptNormBackward<S, L, Group>{arguments_, packed_, vector(arguments_.dx),
+                                               vector(arguments_.ddelta), vector(arguments_.added)},
                  {.blocks = parts / Group::kRows,
                   .shared_bytes = Group::template shared_bytes<Pair<C>>()},
                  queue_);
@@ -265,6 +288,9 @@ class Backward {
   }
 
  private:
+  bool vector(const void* rows) const {
+    return packed_ && reinterpret_cast<uintptr_t>(rows) % sizeof(Sixteen) == 0;
+  }
   bool sums() const { return dweight_.data != nullptr || dbias_.data != nullptr; }
   size_t sums_bytes(int64_t parts) const {
     return sums() ? static_cast<size_t>(2 * parts * arguments_.width) * sizeof(C) : 0;
@@ -277,13 +303,13 @@ class Backward {
       const Scratch scratch(queue_, sums_bytes(parts));
       arguments_.sums = scratch.template as<C>();
       launch(
-          ColumnSums<S>{arguments_, parts},
+          ColumnSums<S, L>{arguments_, parts},
           {.blocks = (arguments_.width + kColumnThreads - 1) / kColumnThreads, .blocks_y = parts},
           queue_);
       add_up(parts);
     }
-    if (arguments_.dx == nullptr) return;
-    launch(WideNormBackward<S>{arguments_},
+    if (!arguments_.makes_dx()) return;
+    launch(WideNormBackward<S, L>{arguments_},
            {.blocks = arguments_.rows, .shared_bytes = across_block_bytes<Pair<C>>(kWideThreads)},
            queue_);
   }
@@ -302,44 +328,54 @@ class Backward {
            queue_);
   }
 
-  BackwardArguments<S> arguments_;
+  BackwardArguments<S, L> arguments_;
   Gradient dweight_, dbias_;
-  bool packed_, dy_vector_, dx_vector_;
+  bool packed_;
   Queue& queue_;
 };
 
 }  // namespace
 
 void layer_norm_backward(const View& dy, const View& x, const View& weight, const View& mean,
-                         const View& inverse_deviation, const View& dx, const View& dweight,
-                         const View& dbias, const double beta[3], Queue& queue) {
+                         const View& inverse_deviation, const ResidualGradient& residual,
+                         const View& dx, const View& dweight, const View& dbias,
+                         const double beta[3], Queue& queue) {
   const int64_t width = row_width(x);
   if (width == 0) return;
-  with_storage(x.dtype, [&]<class S>(Type<S>) {
+  const View& added = residual.dsum.data != nullptr ? residual.dsum : dx;
+  const double factor = residual.dsum.data != nullptr ? 1 : beta[0];
+  const Gradient gradients[2] = {{dweight.data, dweight.dtype, beta[1]},
+                                 {dbias.data, dbias.dtype, beta[2]}};
+  const auto compute = [&]<class S, class L>(Type<S>, Type<L>) {
     using C = ComputeOf<S>;
-    const Fitted upstream(dy, dy.dtype == x.dtype, x.dtype, queue);
+    const bool packed = rows_are_packed<S>(x);
+    const bool fits = dy.dtype == dtype_of<S> || dy.dtype == dtype_of<L>;
+    const Fitted upstream(dy, fits, dtype_of<S>, queue);
     const FittedParameter<S> fitted_weight(weight, queue);
-    const BackwardArguments<S> arguments{upstream.view().template as<S>(),
-                                         x.as<S>(),
-                                         dx.as<S>(),
-                                         fitted_weight.get(),
-                                         mean.as<C>(),
-                                         inverse_deviation.as<C>(),
-                                         static_cast<C>(beta[0]),
-                                         nullptr,
-                                         row_count(x),
-                                         width};
-    const Gradient gradients[2] = {{dweight.data, dweight.dtype, beta[1]},
-                                   {dbias.data, dbias.dtype, beta[2]}};
-    Backward<S>(arguments, gradients, rows_are_packed<S>(x), is_aligned(upstream.view()),
-                is_aligned(dx), queue)();
+    const BackwardArguments<S, L> arguments{mixed_rows<S, L>(upstream.view(), packed),
+                                            x.as<S>(),
+                                            dx.as<S>(),
+                                            residual.ddelta.as<L>(),
+                                            fitted_weight.get(),
+                                            mean.as<C>(),
+                                            inverse_deviation.as<C>(),
+                                            factor == 0 ? nullptr : added.as<S>(),
+                                            static_cast<C>(factor),
+                                            nullptr,
+                                            row_count(x),
+                                            width};
+    Backward<S, L>(arguments, gradients, packed, queue)();
+  };
+  const DType low = residual.ddelta.data != nullptr ? residual.ddelta.dtype : dy.dtype;
+  with_storage(x.dtype, [&]<class S>(Type<S> type) {
+    with_low_storage<S>(low, [&]<class L>(Type<L> low_type) { compute(type, low_type); });
   });
 }
 
 void rms_norm_backward(const View& dy, const View& x, const View& weight, const View& inverse_rms,
                        const View& dx, const View& dweight, const double beta[2], Queue& queue) {
   const double betas[3] = {beta[0], beta[1], 0};
-  layer_norm_backward(dy, x, weight, View(), inverse_rms, dx, dweight, View(), betas, queue);
+  layer_norm_backward(dy, x, weight, View(), inverse_rms, {}, dx, dweight, View(), betas, queue);
 }
 
 }  // namespace lockstep::cuda

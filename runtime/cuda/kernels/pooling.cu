@@ -23,40 +23,40 @@ struct PoolStrides {
   }
 };
 
-// One window of kWide neighbouring channels.
-template <class C, int kWide>
+// One window of kWide neighbouring channels. Place: of a place in an image, int unless it is large.
+template <class C, int kWide, class Place>
 struct MaxPoolBody {
   Operand x, y;
   int64_t* index;
   PoolStrides x_strides, y_strides, index_strides;
   Divisor channels, size[kSpatial];  // of y; channels in units of kWide
   bool channels_last;                // which dimension neighbouring threads go along
-  int x_size[kSpatial], kernel[kSpatial], stride[kSpatial], padding[kSpatial], dilation[kSpatial];
+  Place x_size[kSpatial], kernel[kSpatial], stride[kSpatial], padding[kSpatial], dilation[kSpatial];
 
   LOCKSTEP_HD void one(uint32_t item) const {
     uint32_t at[kDimensions];
     place_of(item, at);
     int64_t from = at[0] * x_strides.of[0] + int64_t{at[1]} * kWide * x_strides.of[1];
-    int begin[kSpatial];
+    Place begin[kSpatial];
     for (int d = 0; d < kSpatial; ++d) {
-      begin[d] = static_cast<int>(at[2 + d]) * stride[d] - padding[d];
+      begin[d] = static_cast<Place>(at[2 + d]) * stride[d] - padding[d];
     }
     C best[kWide];
-    int places[kWide];
+    Place places[kWide];
     for (int i = 0; i < kWide; ++i) {
       best[i] = -static_cast<C>(INFINITY);
       places[i] = -1;
     }
-    for (int i = 0; i < kernel[0]; ++i) {
-      const int depth = begin[0] + i * dilation[0];
+    for (Place i = 0; i < kernel[0]; ++i) {
+      const Place depth = begin[0] + i * dilation[0];
       if (depth < 0 || depth >= x_size[0]) continue;
-      for (int j = 0; j < kernel[1]; ++j) {
-        const int row = begin[1] + j * dilation[1];
+      for (Place j = 0; j < kernel[1]; ++j) {
+        const Place row = begin[1] + j * dilation[1];
         if (row < 0 || row >= x_size[1]) continue;
         const int64_t line = from + depth * x_strides.of[2] + row * x_strides.of[3];
-        const int place = (depth * x_size[1] + row) * x_size[2];
-        for (int k = 0; k < kernel[2]; ++k) {
-          const int column = begin[2] + k * dilation[2];
+        const Place place = (depth * x_size[1] + row) * x_size[2];
+        for (Place k = 0; k < kernel[2]; ++k) {
+          const Place column = begin[2] + k * dilation[2];
           if (column < 0 || column >= x_size[2]) continue;
           keep_largest(line + column * x_strides.of[4], place + column, best, places);
         }
@@ -78,8 +78,8 @@ struct MaxPoolBody {
     at[0] = item;
   }
   // NaN is the largest, and stays.
-  LOCKSTEP_HD void keep_largest(int64_t at, int place, C (&best)[kWide],
-                                int (&places)[kWide]) const {
+  LOCKSTEP_HD void keep_largest(int64_t at, Place place, C (&best)[kWide],
+                                Place (&places)[kWide]) const {
     C values[kWide];
     if constexpr (kWide == kPack) {
       load_pack(x.data, x.dtype, at, values);
@@ -100,7 +100,7 @@ struct MaxPoolBody {
     return sum;
   }
   LOCKSTEP_HD void write(const uint32_t (&at)[kDimensions], const C (&best)[kWide],
-                         const int (&places)[kWide]) const {
+                         const Place (&places)[kWide]) const {
     int64_t chosen[kWide];
     for (int i = 0; i < kWide; ++i) chosen[i] = places[i] < 0 ? 0 : places[i];
     int64_t* to = index + offset(index_strides, at);
@@ -122,10 +122,10 @@ bool has_channel_packs(const View& view) {
   return has_packs(last, kPack);
 }
 
-template <class C, int kWide>
+template <class C, int kWide, class Place>
 void max_pool_part(const View& x, const WindowOptions& options, const View& y, const View& index,
                    Queue& queue) {
-  MaxPoolBody<C, kWide> body;
+  MaxPoolBody<C, kWide, Place> body;
   body.x = Operand(x);
   body.y = Operand(y);
   body.index = index.as<int64_t>();
@@ -138,10 +138,10 @@ void max_pool_part(const View& x, const WindowOptions& options, const View& y, c
     const int of_view = d + y.rank - kSpatial, of_window = d + options.spatial - kSpatial;
     const bool present = of_window >= 0;
     const auto value = [&](const int64_t* values, int64_t absent) {
-      return static_cast<int>(present ? values[of_window] : absent);
+      return static_cast<Place>(present ? values[of_window] : absent);
     };
     body.size[d] = Divisor(static_cast<uint32_t>(present ? y.shape[of_view] : 1));
-    body.x_size[d] = static_cast<int>(present ? x.shape[of_view] : 1);
+    body.x_size[d] = static_cast<Place>(present ? x.shape[of_view] : 1);
     body.kernel[d] = value(options.kernel, 1);
     body.stride[d] = value(options.stride, 1);
     body.padding[d] = value(options.padding, 0);
@@ -150,23 +150,40 @@ void max_pool_part(const View& x, const WindowOptions& options, const View& y, c
   launch_elements(body, y.elements() / kWide, queue);
 }
 
+int64_t elements_of_image(const View& view) {
+  int64_t elements = 1;
+  for (int d = 2; d < view.rank; ++d) elements *= view.shape[d];
+  return elements;
+}
+
 }  // namespace
 
 void max_pool(const View& x, const WindowOptions& options, const View& y, const View& index,
               Queue& queue) {
   if (y.elements() == 0) return;
-  if (y.elements() >= kMostElements && y.shape[0] > 1) {
-    const int64_t half = y.shape[0] / 2, rest = y.shape[0] - half;
-    max_pool(narrowed(x, 0, 0, half), options, narrowed(y, 0, 0, half), narrowed(index, 0, 0, half),
-             queue);
-    return max_pool(narrowed(x, 0, half, rest), options, narrowed(y, 0, half, rest),
-                    narrowed(index, 0, half, rest), queue);
+  if (y.elements() >= kMostElements) {
+    const int dim = longest_dimension(y), window = dim - y.rank + options.spatial;
+    const int64_t half = y.shape[dim] / 2;
+    for (const int64_t begin : {int64_t{0}, half}) {
+      const int64_t count = begin == 0 ? half : y.shape[dim] - half;
+      WindowOptions part = options;
+      // The windows of a part begin as many strides later.
+      if (dim >= 2) part.padding[window] -= begin * options.stride[window];
+      max_pool(dim < 2 ? narrowed(x, dim, begin, count) : x, part, narrowed(y, dim, begin, count),
+               narrowed(index, dim, begin, count), queue);
+    }
+    return;
   }
-  if (y.dtype == DType::f64) return max_pool_part<double, 1>(x, options, y, index, queue);
+  const bool large = elements_of_image(x) >= kMostElements;
+  if (y.dtype == DType::f64) {
+    return large ? max_pool_part<double, 1, int64_t>(x, options, y, index, queue)
+                 : max_pool_part<double, 1, int>(x, options, y, index, queue);
+  }
+  if (large) return max_pool_part<float, 1, int64_t>(x, options, y, index, queue);
   if (has_channel_packs(x) && has_channel_packs(y) && has_channel_packs(index)) {
-    return max_pool_part<float, kPack>(x, options, y, index, queue);
+    return max_pool_part<float, kPack, int>(x, options, y, index, queue);
   }
-  max_pool_part<float, 1>(x, options, y, index, queue);
+  max_pool_part<float, 1, int>(x, options, y, index, queue);
 }
 
 }  // namespace lockstep::cuda

@@ -24,7 +24,7 @@ void drop(const Samples& s, Queue& queue) {
   const int64_t elements = kWide ? kPack : 4;
   const int64_t items = (s.width + elements - 1) / elements;
   launch_elements(
-      DropoutBody<C, kWide>{s.key,
+      DropoutBody<C, kWide>{queue.device_key(s.key),
                             static_cast<uint32_t>(threshold < 0x1p32 - 1 ? threshold : 0x1p32 - 1),
                             static_cast<C>(1 / (1 - s.p)), static_cast<C>(s.beta), Operand(s.x),
                             Operand(s.y), s.width, Divisor(static_cast<uint32_t>(items))},
@@ -49,7 +49,7 @@ void fill_pairs(const Pair& pair, const View& y, RandomKey key, uint64_t first, 
     View part = y;
     part.data = static_cast<char*>(y.data) + begin * size_of(y.dtype);
     const uint64_t blocks = (start + n - 1) / 2 - start / 2 + 1;
-    launch_elements(PairsBody<Pair>{pair, key, start, n, Operand(part)},
+    launch_elements(PairsBody<Pair>{pair, queue.device_key(key), start, n, Operand(part)},
                     static_cast<int64_t>(blocks), queue);
   }
 }

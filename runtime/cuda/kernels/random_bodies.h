@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "lockstep/runtime/cuda/kernels/operand.h"
+#include "lockstep/runtime/cuda/queue.h"
 #include "lockstep/runtime/cuda/strided.h"
 #include "lockstep/runtime/kernels.h"
 #include "lockstep/runtime/random/philox.h"
@@ -25,7 +26,7 @@ LOCKSTEP_HD double unfused(double a, double b, double c) {
 // An item is a block's elements, or (kWide) two blocks' where samples are whole packs.
 template <class C, bool kWide>
 struct DropoutBody {
-  RandomKey key;
+  DeviceKey key;
   uint32_t threshold;
   C scale, beta;
   Operand x, y;
@@ -49,7 +50,8 @@ struct DropoutBody {
 
  private:
   LOCKSTEP_HD philox::Block draw(uint32_t sample, uint32_t block) const {
-    return philox::block({{block, key.operation, key.first_sample + sample, key.step}}, key.seed);
+    return philox::block({{block, key.operation(), key.first_sample() + sample, key.step()}},
+                         key.key.seed);
   }
   LOCKSTEP_HD C value(uint32_t word, C from, C before) const {
     const C kept = word >= threshold ? from * scale : C(0);
@@ -99,16 +101,16 @@ struct NormalPair {
 template <class Pair>
 struct PairsBody {
   Pair pair;
-  RandomKey key;
+  DeviceKey key;
   uint64_t first, count;
   Operand y;
 
   LOCKSTEP_HD void one(uint32_t index) const {
     const uint64_t block = first / 2 + index;
     const philox::Block random =
-        philox::block({{static_cast<uint32_t>(block), key.operation,
-                        key.first_sample + static_cast<uint32_t>(block >> 32), key.step}},
-                      key.seed);
+        philox::block({{static_cast<uint32_t>(block), key.operation(),
+                        key.first_sample() + static_cast<uint32_t>(block >> 32), key.step()}},
+                      key.key.seed);
     double values[2];
     pair(random, values);
     for (int i = 0; i < 2; ++i) {

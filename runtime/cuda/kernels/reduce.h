@@ -12,7 +12,5 @@ void recurrence(const View& a, const View& b, int dim, bool reverse, const View&
 
 double sum_of_squares(const View& x, Queue& queue);
 void sums_of_squares(const View* x, int count, double* sums, Queue& queue);
-// sum_of_squares to a place on the device, without waiting for it.
-void sum_of_squares_into(const View& x, double* result, Queue& queue);
 
 }  // namespace lockstep::cuda

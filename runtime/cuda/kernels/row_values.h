@@ -121,8 +121,16 @@ struct OnlineSum {
   };
 };
 
+// A pack of 16-bit values beside one of f32 values.
+struct alignas(8) Eight {
+  uint32_t words[2];
+};
+template <class T, int kPer>
+using AccessOf =
+    std::conditional_t<kPer * sizeof(T) == sizeof(Eight) && sizeof(T) == 2, Eight, Sixteen>;
+
 // One store: the compiler, left alone, joins it with the single ones of another branch.
-LOCKSTEP_HD void store_sixteen(void* to, const Sixteen& x) {
+LOCKSTEP_HD void store_pack(void* to, const Sixteen& x) {
 #if defined(__CUDA_ARCH__)
   asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
                :
@@ -133,15 +141,26 @@ LOCKSTEP_HD void store_sixteen(void* to, const Sixteen& x) {
   *static_cast<Sixteen*>(to) = x;
 #endif
 }
+LOCKSTEP_HD void store_pack(void* to, const Eight& x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};"
+               :
+               : "l"(__cvta_generic_to_global(to)), "r"(x.words[0]), "r"(x.words[1])
+               : "memory");
+#else
+  *static_cast<Eight*>(to) = x;
+#endif
+}
 
-// kPer values from `from` on; `vector`: it lies on a 16-byte boundary.
+// kPer values from `from` on; `vector`: it lies on the boundary of a pack.
 template <int kPer, class T, class C>
 LOCKSTEP_HD void load_values(const T* from, bool vector, C (&out)[kPer]) {
-  constexpr int kParts = static_cast<int>(kPer * sizeof(T) / sizeof(Sixteen));
+  using Access = AccessOf<T, kPer>;
+  constexpr int kParts = static_cast<int>(kPer * sizeof(T) / sizeof(Access));
   if constexpr (kParts > 0) {
     if (vector) {
-      Sixteen parts[kParts];
-      for (int i = 0; i < kParts; ++i) parts[i] = reinterpret_cast<const Sixteen*>(from)[i];
+      Access parts[kParts];
+      for (int i = 0; i < kParts; ++i) parts[i] = reinterpret_cast<const Access*>(from)[i];
       T values[kPer];
       __builtin_memcpy(values, parts, sizeof parts);
       for (int i = 0; i < kPer; ++i) out[i] = value_of(values[i]);
@@ -153,14 +172,15 @@ LOCKSTEP_HD void load_values(const T* from, bool vector, C (&out)[kPer]) {
 
 template <int kPer, class T, class C>
 LOCKSTEP_HD void store_values(T* to, bool vector, const C (&values)[kPer]) {
-  constexpr int kParts = static_cast<int>(kPer * sizeof(T) / sizeof(Sixteen));
+  using Access = AccessOf<T, kPer>;
+  constexpr int kParts = static_cast<int>(kPer * sizeof(T) / sizeof(Access));
   if constexpr (kParts > 0) {
     if (vector) {
       T converted[kPer];
       for (int i = 0; i < kPer; ++i) converted[i] = stored<T>(values[i]);
-      Sixteen parts[kParts];
+      Access parts[kParts];
       __builtin_memcpy(parts, converted, sizeof parts);
-      for (int i = 0; i < kParts; ++i) store_sixteen(to + i * kPerSixteen<T>, parts[i]);
+      for (int i = 0; i < kParts; ++i) store_pack(reinterpret_cast<Access*>(to) + i, parts[i]);
       return;
     }
   }
@@ -254,6 +274,9 @@ struct Kept {
     if (beta == 0) return;
     Values before;
     load(row, vector, C(0), before);
+    add(beta, before, values);
+  }
+  LOCKSTEP_HD static void add(C beta, const Values& before, Values& values) {
     unrolled<kPacks, kPer>([&](int p, int i) { values[p][i] += beta * before[p][i]; });
   }
 };
@@ -283,14 +306,19 @@ struct Chunk {
   }
 };
 
+// By how many values a row begins after the boundary of a pack of kPer.
+template <int kPer, class T>
+LOCKSTEP_HD int past_pack(const T* row) {
+  return static_cast<int>(reinterpret_cast<uintptr_t>(row) % (kPer * sizeof(T)) / sizeof(T));
+}
 template <class T>
 LOCKSTEP_HD int past_boundary(const T* row) {
-  return static_cast<int>(reinterpret_cast<uintptr_t>(row) % sizeof(Sixteen) / sizeof(T));
+  return past_pack<kPerSixteen<T>>(row);
 }
-// Whether packs of `leader` are 16-byte accesses of `row` too.
-template <class T>
-LOCKSTEP_HD bool lies_alike(const T* leader, const T* row) {
-  return past_boundary(leader) == past_boundary(row);
+// Whether packs of `leader` are whole accesses of `row` too.
+template <class S, class T>
+LOCKSTEP_HD bool lies_alike(const S* leader, const T* row) {
+  return past_boundary(leader) == past_pack<kPerSixteen<S>>(row);
 }
 
 // Calls f(at, Chunk) for what a thread takes of a row: kBatch packs at once as long as there are so

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <type_traits>
+
 #include "lockstep/runtime/cuda/grid.h"
 #include "lockstep/runtime/cuda/kernels/elements.h"
 #include "lockstep/runtime/cuda/kernels/reduce.h"
@@ -7,7 +10,18 @@
 namespace lockstep::cuda {
 namespace {
 
-// A part of x by each block.
+// Arrays of one launch: kernel arguments, so that nothing is copied to the device first.
+constexpr int kArrays = 64;
+struct ArrayBatch {
+  Operand arrays[kArrays];
+  int64_t elements[kArrays];
+  int64_t first_part[kArrays + 1];  // of each array, among those of all; the end
+  uint64_t aligned = 0;             // bit i: array i begins on a 16-byte boundary
+  int place[kArrays];               // of its total
+  int count = 0;
+};
+
+// A part of an array by each block.
 template <class C>
 struct SquaresBody {
   static constexpr int kThreads = 256;
@@ -15,18 +29,24 @@ struct SquaresBody {
   static constexpr int kAhead = 4;
   static constexpr int64_t kStep = int64_t{kThreads} * kPack;
   static constexpr int64_t kPart = kStep * kAhead * 2;
-  Operand x;
-  int64_t count;
-  bool aligned;
+  ArrayBatch batch;
   double* sums;  // one a part
 
   LOCKSTEP_DEVICE void operator()(const Thread& t) const {
-    const int64_t begin = t.block() * kPart;
+    int which = 0;
+    for (int step = kArrays / 2; step > 0; step /= 2) {
+      const int next = which + step;
+      if (next < batch.count && batch.first_part[next] <= t.block()) which = next;
+    }
+    const Operand& x = batch.arrays[which];
+    const bool aligned = (batch.aligned >> which & 1) != 0;
+    const int64_t count = batch.elements[which];
+    const int64_t begin = (t.block() - batch.first_part[which]) * kPart;
     const int64_t end = begin + kPart < count ? begin + kPart : count;
     double totals[kPack] = {};
     for (int64_t i = begin + t.index() * kPack; i < end; i += kStep * kAhead) {
       C values[kAhead][kPack];
-      for (int a = 0; a < kAhead; ++a) read(i + a * kStep, end, values[a]);
+      for (int a = 0; a < kAhead; ++a) read(x, aligned, i + a * kStep, end, values[a]);
       for (int a = 0; a < kAhead; ++a) {
         for (int j = 0; j < kPack; ++j) {
           const auto value = static_cast<double>(values[a][j]);
@@ -40,7 +60,8 @@ struct SquaresBody {
   }
 
  private:
-  LOCKSTEP_HD void read(int64_t first, int64_t end, C (&out)[kPack]) const {
+  LOCKSTEP_HD static void read(const Operand& x, bool aligned, int64_t first, int64_t end,
+                               C (&out)[kPack]) {
     if (aligned && first + kPack <= end) {
       load_pack(x.data, x.dtype, first, out);
       return;
@@ -49,34 +70,65 @@ struct SquaresBody {
   }
 };
 
+// The total of an array's parts by each block.
+struct TotalsBody {
+  static constexpr int kThreads = 256;
+  static constexpr bool kCooperative = true;
+  int64_t first_part[kArrays + 1];
+  int place[kArrays];
+  const double* sums;
+  double* totals;
+
+  LOCKSTEP_DEVICE void operator()(const Thread& t) const {
+    double total = 0;
+    for (int64_t i = first_part[t.block()] + t.index(); i < first_part[t.block() + 1];
+         i += kThreads) {
+      total += sums[i];
+    }
+    total = across_block<kThreads>(t, total, t.shared<double>(), Sum());
+    if (t.index() == 0) totals[place[t.block()]] = total;
+  }
+};
+
+// Moves arrays that are summed as C to `batch` until it is full; `next` is the one to go on with.
 template <class C>
-void squares(const View& x, double* result, Queue& queue) {
-  using Body = SquaresBody<C>;
-  const int64_t count = x.elements();
-  const int64_t parts = divided_up(count, Body::kPart);
-  const Scratch scratch(queue, sizeof(double) * static_cast<size_t>(parts));
-  double* sums = parts == 1 ? result : scratch.as<double>();
-  launch(Body{Operand(x), count, is_aligned(x), sums},
-         {.blocks = parts, .shared_bytes = across_block_bytes<double>(Body::kThreads)}, queue);
-  if (parts == 1) return;
-  View each;
-  each.data = sums;
-  each.dtype = DType::f64;
-  each.rank = 1;
-  each.shape[0] = parts;
-  each.strides[0] = 1;
-  View total = each;
-  total.data = result;
-  total.shape[0] = 1;
-  reduce(ReduceOp::sum, each, total, 0, queue);
+void collect(const View* x, int count, int* next, ArrayBatch* batch) {
+  batch->count = 0;
+  batch->aligned = 0;
+  batch->first_part[0] = 0;
+  for (; *next < count && batch->count < kArrays; ++*next) {
+    const View& array = x[*next];
+    if ((array.dtype == DType::f64) != std::is_same_v<C, double>) continue;
+    const int i = batch->count++;
+    batch->arrays[i] = Operand(array);
+    batch->elements[i] = array.elements();
+    batch->aligned |= uint64_t{is_aligned(array)} << i;
+    batch->place[i] = *next;
+    batch->first_part[i + 1] =
+        batch->first_part[i] + divided_up(batch->elements[i], SquaresBody<C>::kPart);
+  }
+}
+
+template <class C>
+void squares(const View* x, int count, double* totals, Queue& queue) {
+  constexpr int kShared = across_block_bytes<double>(256);
+  for (int next = 0; next < count;) {
+    SquaresBody<C> body;
+    collect<C>(x, count, &next, &body.batch);
+    const ArrayBatch& batch = body.batch;
+    if (batch.count == 0) return;
+    const int64_t parts = batch.first_part[batch.count];
+    const Scratch scratch(queue, sizeof(double) * static_cast<size_t>(parts));
+    body.sums = scratch.as<double>();
+    launch(body, {.blocks = parts, .shared_bytes = kShared}, queue);
+    TotalsBody sum{.sums = body.sums, .totals = totals};
+    std::copy(batch.first_part, batch.first_part + batch.count + 1, sum.first_part);
+    std::copy(batch.place, batch.place + batch.count, sum.place);
+    launch(sum, {.blocks = batch.count, .shared_bytes = kShared}, queue);
+  }
 }
 
 }  // namespace
-
-void sum_of_squares_into(const View& x, double* result, Queue& queue) {
-  if (x.elements() == 0) return queue.set_zero(result, sizeof(double));
-  x.dtype == DType::f64 ? squares<double>(x, result, queue) : squares<float>(x, result, queue);
-}
 
 double sum_of_squares(const View& x, Queue& queue) {
   double result = 0;
@@ -87,9 +139,10 @@ double sum_of_squares(const View& x, Queue& queue) {
 void sums_of_squares(const View* x, int count, double* sums, Queue& queue) {
   if (count == 0) return;
   const size_t bytes = sizeof(double) * static_cast<size_t>(count);
-  const Scratch scratch(queue, bytes);
-  for (int i = 0; i < count; ++i) sum_of_squares_into(x[i], scratch.as<double>() + i, queue);
-  queue.read(sums, scratch.as<double>(), bytes);
+  const Scratch totals(queue, bytes);
+  squares<float>(x, count, totals.as<double>(), queue);
+  squares<double>(x, count, totals.as<double>(), queue);
+  queue.read(sums, totals.as<double>(), bytes);
 }
 
 }  // namespace lockstep::cuda

@@ -1,9 +1,13 @@
 #include "lockstep/runtime/cuda/dnn.h"
 
+#include <cuda_runtime_api.h>
+
 #include <algorithm>
 #include <bit>
+#include <mutex>
 #include <string>
 
+#include "lockstep/runtime/cuda/memory.h"
 #include "lockstep/runtime/cuda/vendor/dnn_attention.h"
 #include "lockstep/runtime/cuda/vendor/dnn_convolution.h"
 #include "lockstep/runtime/error.h"
@@ -34,28 +38,7 @@ cudnnHandle_t DnnHandle::of(Queue& queue) {
   return handle_;
 }
 
-void append(PlanKey& key, const View& view) {
-  key.push_back(static_cast<int64_t>(view.dtype));
-  for (int i = 0; i < view.rank; ++i) {
-    key.push_back(view.shape[i]);
-    key.push_back(view.strides[i]);
-  }
-}
-
 std::vector<int64_t> shape_of(const View& view) { return {view.shape, view.shape + view.rank}; }
-
-std::vector<int64_t> strides_of(const View& view) {
-  std::vector<int64_t> strides(view.strides, view.strides + view.rank);
-  for (int i = 0; i < view.rank; ++i) {
-    if (view.shape[i] != 1) continue;
-    int64_t extent = 1;
-    for (int j = i + 1; j < view.rank; ++j) {
-      if (view.shape[j] != 1) extent = std::max(extent, view.shape[j] * view.strides[j]);
-    }
-    strides[static_cast<size_t>(i)] = extent;
-  }
-  return strides;
-}
 
 fe::DataType_t dnn_type_of(DType dtype) {
   switch (dtype) {
@@ -65,16 +48,16 @@ fe::DataType_t dnn_type_of(DType dtype) {
   }
 }
 
-Tensor tensor_of(Graph& graph, const View& view, int64_t uid) {
+Tensor tensor_of(DnnGraph& graph, const View& view, int64_t uid) {
   return graph.tensor(fe::graph::Tensor_attributes()
                           .set_uid(uid)
                           .set_dim(shape_of(view))
-                          .set_stride(strides_of(view))
+                          .set_stride(plan_strides(view))
                           .set_data_type(dnn_type_of(view.dtype)));
 }
 
-DnnPlans::Plan DnnPlans::plan(const char* what, std::unique_ptr<Graph> graph, const Traits& barred,
-                              Queue& queue) {
+std::unique_ptr<DnnPlans::Plan> DnnPlans::plan(const char* what, std::unique_ptr<DnnGraph> graph,
+                                               const Traits& barred, Queue& queue) {
   const cudnnHandle_t handle = handle_.of(queue);
   int64_t workspace_bytes = 0;
   auto status = graph->build_operation_graph(handle);
@@ -84,15 +67,28 @@ DnnPlans::Plan DnnPlans::plan(const char* what, std::unique_ptr<Graph> graph, co
   if (status.is_good()) status = graph->deselect_numeric_notes(barred).check_support();
   if (status.is_good()) status = graph->build_plans();
   if (status.is_good()) status = graph->get_workspace_size(workspace_bytes);
-  if (status.is_good()) return {std::move(graph), workspace_bytes};
+  if (status.is_good()) return std::make_unique<Plan>(Plan{std::move(graph), workspace_bytes});
+  cudaGetLastError();  // where memory was short it is no error of the next call
   std::string reason = status.get_message();
   std::replace(reason.begin(), reason.end(), '\n', ' ');
   log(LogLevel::debug, {"cuDNN has no plan for ", what, ": ", reason});
-  return {};
+  return nullptr;
 }
 
-void DnnPlans::execute(const char* what, const Plan& plan, Pointers& pointers, Queue& queue) {
+bool DnnPlans::device_is_short() {
+  constexpr size_t kEnough = size_t{512} << 20;
+  size_t free = 0, total = 0;
+  return cudaMemGetInfo(&free, &total) == cudaSuccess && free < kEnough;
+}
+
+void DnnPlans::make_room(Queue& queue) { queue.memory().trim(); }
+
+void DnnPlans::execute(const char* what, Plan& plan, Pointers& pointers, Queue& queue) {
   const cudnnHandle_t handle = handle_.of(queue);
+  auto capture = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(queue.stream(), &capture) == cudaSuccess) {
+    plan.captured |= capture != cudaStreamCaptureStatusNone;
+  }
   const Scratch workspace(queue, static_cast<size_t>(plan.workspace_bytes));
   auto status = plan.graph->execute(handle, pointers, workspace.as<void>());
   if (status.is_bad()) fail({"cuDNN's ", what, ": ", status.get_message()});
@@ -143,7 +139,7 @@ PlanKey key_of(int64_t pass, const AttentionOptions& options,
   return key;
 }
 
-void set_types(Graph& graph, DType dtype) {
+void set_types(DnnGraph& graph, DType dtype) {
   graph.set_io_data_type(dnn_type_of(dtype))
       .set_intermediate_data_type(fe::DataType_t::FLOAT)
       .set_compute_data_type(fe::DataType_t::FLOAT);
@@ -153,7 +149,7 @@ void place(const Tensor& tensor, const View& view, int64_t uid) {
   tensor->set_output(true)
       .set_uid(uid)
       .set_dim(shape_of(view))
-      .set_stride(strides_of(view))
+      .set_stride(plan_strides(view))
       .set_data_type(dnn_type_of(view.dtype));
 }
 
@@ -179,7 +175,7 @@ bool DnnAttention::forward(const View& q, const View& k, const View& v,
                            const View& log_sum_exp, Queue& queue) {
   if (!all_fit({&q, &k, &v, &out}, options)) return false;
   const View statistics = with_feature(log_sum_exp);
-  const auto make = [&](Graph& graph) {
+  const auto make = [&](DnnGraph& graph) {
     set_types(graph, q.dtype);
     auto attributes = fe::graph::SDPA_attributes()
                           .set_name("attention")
@@ -198,9 +194,9 @@ bool DnnAttention::forward(const View& q, const View& k, const View& v,
   Pointers pointers{
       {kQ, q.data}, {kK, k.data}, {kV, v.data}, {kOut, out.data}, {kStatistics, statistics.data}};
   const PlanKey key = key_of(0, options, {&q, &k, &v, &out});
-  const DnnPlans::Plan& plan = plans_.find("attention", key, make, queue);
-  if (plan.graph == nullptr) return false;
-  plans_.execute("attention", plan, pointers, queue);
+  DnnPlans::Plan* plan = plans_.find("attention", key, make, queue);
+  if (plan == nullptr) return false;
+  plans_.execute("attention", *plan, pointers, queue);
   return true;
 }
 
@@ -227,7 +223,7 @@ bool DnnAttention::backward(const View& dout, const View& q, const View& k, cons
     const auto part = [&](const View& view) { return part_of(view, dim, first, step); };
     const View here[] = {part(q),    part(k),  part(v),  part(out), with_feature(part(log_sum_exp)),
                          part(dout), part(dq), part(dk), part(dv)};
-    const auto make = [&](Graph& graph) {
+    const auto make = [&](DnnGraph& graph) {
       set_types(graph, q.dtype);
       auto attributes = fe::graph::SDPA_backward_attributes()
                             .set_name("attention_backward")
@@ -251,42 +247,49 @@ bool DnnAttention::backward(const View& dout, const View& q, const View& k, cons
       pointers[kQ + i] = here[i].data;
     }
     // Parts have one plan: where the first has none, nothing has been queued.
-    const DnnPlans::Plan& plan = plans_.find("attention's gradient", key, make, queue);
-    if (plan.graph == nullptr) return false;
-    plans_.execute("attention's gradient", plan, pointers, queue);
+    DnnPlans::Plan* plan = plans_.find("attention's gradient", key, make, queue);
+    if (plan == nullptr) return false;
+    plans_.execute("attention's gradient", *plan, pointers, queue);
   }
   return true;
 }
 
 namespace {
 
+// One call at a time: cuDNN's context is for one thread, and so are the plans.
 class CudnnDnn final : public Dnn {
  public:
   CudnnDnn() : attention_(handle_), convolution_(handle_) {}
 
   bool convolution(const View& x, const View& w, const WindowOptions& options, const View& y,
                    Queue& queue) override {
+    const std::lock_guard lock(mutex_);
     return convolution_.run(ConvolutionPass::forward, x, w, y, options, 0, queue);
   }
   bool convolution_input_gradient(const View& dy, const View& w, const WindowOptions& options,
                                   const View& dx, Queue& queue) override {
+    const std::lock_guard lock(mutex_);
     return convolution_.run(ConvolutionPass::input_gradient, dx, w, dy, options, 0, queue);
   }
   bool convolution_weight_gradient(const View& dy, const View& x, const WindowOptions& options,
                                    const View& dw, double beta, Queue& queue) override {
+    const std::lock_guard lock(mutex_);
     return convolution_.run(ConvolutionPass::weight_gradient, x, dw, dy, options, beta, queue);
   }
   bool attention(const View& q, const View& k, const View& v, const AttentionOptions& options,
                  const View& out, const View& log_sum_exp, Queue& queue) override {
+    const std::lock_guard lock(mutex_);
     return attention_.forward(q, k, v, options, out, log_sum_exp, queue);
   }
   bool attention_backward(const View& dout, const View& q, const View& k, const View& v,
                           const View& out, const View& log_sum_exp, const AttentionOptions& options,
                           const View& dq, const View& dk, const View& dv, Queue& queue) override {
+    const std::lock_guard lock(mutex_);
     return attention_.backward(dout, q, k, v, out, log_sum_exp, options, dq, dk, dv, queue);
   }
 
  private:
+  std::mutex mutex_;  // guards all below
   DnnHandle handle_;
   DnnAttention attention_;
   DnnConvolution convolution_;

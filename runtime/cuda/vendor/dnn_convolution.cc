@@ -111,7 +111,7 @@ void place(const Tensor& tensor, const View& view, int64_t uid) {
   tensor->set_output(true)
       .set_uid(uid)
       .set_dim(shape_of(view))
-      .set_stride(strides_of(view))
+      .set_stride(plan_strides(view))
       .set_data_type(dnn_type_of(view.dtype));
 }
 
@@ -129,7 +129,7 @@ Traits barred_traits(DType dtype) {
   return traits;
 }
 
-void make_graph(Graph& graph, ConvolutionPass pass, const Windows& windows, const View& x,
+void make_graph(DnnGraph& graph, ConvolutionPass pass, const Windows& windows, const View& x,
                 const View& w, const View& y) {
   graph.set_io_data_type(dnn_type_of(x.dtype))
       .set_intermediate_data_type(fe::DataType_t::FLOAT)
@@ -164,7 +164,7 @@ bool DnnConvolution::run(ConvolutionPass pass, const View& x_given, const View& 
       (is_dense(x, true) && is_dense(y, true)) || !is_dense(x, false) || !is_dense(y, false);
   const View dense_views[] = {dense(x, channels_last), dense(w, channels_last),
                               dense(y, channels_last)};
-  const auto make = [&](Graph& graph) {
+  const auto make = [&](DnnGraph& graph) {
     make_graph(graph, pass, *windows, dense_views[0], dense_views[1], dense_views[2]);
     return barred_traits(x.dtype);
   };
@@ -177,8 +177,8 @@ bool DnnConvolution::run(ConvolutionPass pass, const View& x_given, const View& 
   static constexpr const char* kNames[] = {"convolution", "convolution's input gradient",
                                            "convolution's weight gradient"};
   const char* name = kNames[static_cast<int>(pass)];
-  const DnnPlans::Plan& plan = plans_.find(name, key, make, queue);
-  if (plan.graph == nullptr) return false;
+  DnnPlans::Plan* plan = plans_.find(name, key, make, queue);
+  if (plan == nullptr) return false;
 
   const bool adds = pass == ConvolutionPass::weight_gradient && beta != 0;
   const DenseOperand x_operand(x, channels_last, true, pass != ConvolutionPass::input_gradient,
@@ -188,7 +188,7 @@ bool DnnConvolution::run(ConvolutionPass pass, const View& x_given, const View& 
   const DenseOperand y_operand(y, channels_last, true, pass != ConvolutionPass::forward, queue);
   Pointers pointers{
       {kX, x_operand.view().data}, {kW, w_operand.view().data}, {kY, y_operand.view().data}};
-  plans_.execute(name, plan, pointers, queue);
+  plans_.execute(name, *plan, pointers, queue);
   switch (pass) {
     case ConvolutionPass::forward: y_operand.write_back(0); break;
     case ConvolutionPass::input_gradient: x_operand.write_back(0); break;

@@ -3,11 +3,11 @@
 #include <cudnn_frontend.h>
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
+#include "lockstep/runtime/cuda/plan_cache.h"
 #include "lockstep/runtime/cuda/queue.h"
 #include "lockstep/runtime/dtype.h"
 #include "lockstep/runtime/view.h"
@@ -37,60 +37,58 @@ class DnnHandle {
   Stream stream_ = nullptr;
 };
 
-using Graph = fe::graph::Graph;
+using DnnGraph = fe::graph::Graph;
 using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 
 using Traits = std::vector<fe::NumericalNote_t>;
 
-// All that a plan depends on: a name, dtypes, shapes, strides, options.
-using PlanKey = std::vector<int64_t>;
-
-void append(PlanKey& key, const View& view);
-
 // Where a graph's operands lie, by their uid.
 using Pointers = std::unordered_map<int64_t, void*>;
 
-// Plans of graphs by what they depend on. A plan takes from milliseconds to a second to make, a
-// refusal too: both are kept.
+// Plans of graphs by what they depend on. One thread at a time, as the handle.
 class DnnPlans {
  public:
   explicit DnnPlans(DnnHandle& handle) : handle_(handle) {}
 
   struct Plan {
-    std::unique_ptr<Graph> graph;  // null: cuDNN has none
+    std::unique_ptr<DnnGraph> graph;
     int64_t workspace_bytes = 0;
+    bool captured = false;
   };
 
-  // That of `key`; where there is none yet, of the graph that `make` fills, by an algorithm that
-  // has none of the traits that `make` returns. `what` is for the log.
+  // That of `key`, until the next call; null: cuDNN has none. Where there is none yet, of the graph
+  // that `make` fills, by an algorithm that has none of the traits that `make` returns. `what` is
+  // for the log.
   template <class Make>
-  const Plan& find(const char* what, const PlanKey& key, const Make& make, Queue& queue) {
-    auto found = plans_.find(key);
-    if (found == plans_.end()) {
-      auto graph = std::make_unique<Graph>();
+  Plan* find(const char* what, const PlanKey& key, const Make& make, Queue& queue) {
+    const auto make_plan = [&] {
+      auto graph = std::make_unique<DnnGraph>();
       const Traits barred = make(*graph);
-      found = plans_.emplace(key, plan(what, std::move(graph), barred, queue)).first;
-    }
-    return found->second;
+      return plan(what, std::move(graph), barred, queue);
+    };
+    return plans_.find(
+        key, make_plan, [] { return device_is_short(); }, [&] { make_room(queue); });
   }
-  void execute(const char* what, const Plan& plan, Pointers& pointers, Queue& queue);
+  void execute(const char* what, Plan& plan, Pointers& pointers, Queue& queue);
 
  private:
-  Plan plan(const char* what, std::unique_ptr<Graph> graph, const Traits& barred, Queue& queue);
+  std::unique_ptr<Plan> plan(const char* what, std::unique_ptr<DnnGraph> graph,
+                             const Traits& barred, Queue& queue);
+  // Whether the device has too little memory left for code and contexts of a plan.
+  static bool device_is_short();
+  static void make_room(Queue& queue);
 
   DnnHandle& handle_;
-  std::map<PlanKey, Plan> plans_;
+  PlanCache<Plan> plans_;
 };
 
 // Of a floating dtype that cuDNN computes with here.
 fe::DataType_t dnn_type_of(DType dtype);
 
-// An operand with the view's shape and strides. Dimensions of size 1 get a stride as if they were
-// packed around what lies inside them.
-Tensor tensor_of(Graph& graph, const View& view, int64_t uid);
+// An operand with the view's shape and plan_strides.
+Tensor tensor_of(DnnGraph& graph, const View& view, int64_t uid);
 
 std::vector<int64_t> shape_of(const View& view);
-std::vector<int64_t> strides_of(const View& view);
 
 inline bool is_on_sixteen_bytes(const View& view) {
   return reinterpret_cast<uintptr_t>(view.data) % 16 == 0;

@@ -59,6 +59,41 @@ class CudaDriver final : public Driver {
     LOCKSTEP_CUDA(cudaStreamSynchronize(stream));
   }
 
+  // Relaxed: memory may be taken from the device meanwhile, and code loaded.
+  void begin_capture(Stream stream) override {
+    use();
+    LOCKSTEP_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+  }
+  Graph end_capture(Stream stream) override {
+    use();
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    cudaError_t code = cudaStreamEndCapture(stream, &graph);
+    if (code == cudaSuccess) code = cudaGraphInstantiate(&executable, graph, 0);
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    if (code == cudaSuccess) code = cudaGraphUpload(executable, stream);
+    if (code == cudaSuccess) return executable;
+    cudaGetLastError();  // it is no error of the next call
+    return nullptr;
+  }
+  // A device that has failed says so to the next call that is waited for.
+  void abandon_capture(Stream stream) noexcept override {
+    cudaSetDevice(index_);
+    cudaGraph_t graph = nullptr;
+    cudaStreamEndCapture(stream, &graph);
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    cudaGetLastError();
+  }
+  void launch(Graph graph, Stream stream) override {
+    use();
+    LOCKSTEP_CUDA(cudaGraphLaunch(graph, stream));
+  }
+  void destroy(Graph graph) noexcept override {
+    cudaSetDevice(index_);
+    cudaGraphExecDestroy(graph);
+    cudaGetLastError();
+  }
+
  private:
   int index_;
 };

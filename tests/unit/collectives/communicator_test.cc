@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <set>
 #include <string>
 
 #include "support/collective_checks.h"
@@ -77,6 +78,55 @@ TEST(Communicator, AWorkTellsItsTimeAndReleasesItsArrays) {
   EXPECT_TRUE(values.storage()->unique());
   EXPECT_TRUE(Work().done());
   Work().wait();
+}
+
+// What was known of the values before, and what has saved them, finds out.
+TEST(Communicator, TheVersionOfWhatItWritesGrows) {
+  const auto communicator = make_single_communicator();
+  const Array read = Array::empty({4}, DType::i64);
+  const std::vector<std::function<void(const Array&)>> calls{
+      [&](const Array& x) { communicator->all_reduce(x, ReduceOp::sum).wait(); },
+      [&](const Array& x) { communicator->broadcast(x, 0).wait(); },
+      [&](const Array& x) { communicator->all_gather(read, x).wait(); },
+      [&](const Array& x) { communicator->reduce_scatter(read, x, ReduceOp::sum).wait(); },
+  };
+  for (const auto& call : calls) {
+    const std::vector<int64_t> before{1, 2, 3, 4};
+    const Array written = Array::from(before, {4});
+    written.know_extent(before);
+    const uint64_t version = written.storage()->version();
+    call(written);
+    EXPECT_GT(written.storage()->version(), version);
+    EXPECT_EQ(written.storage()->known_extent(), nullptr);
+  }
+  EXPECT_EQ(read.storage()->version(), 0u);
+}
+
+TEST(Communicator, TheHistoryIsOfAllThatRanksMustDoAlike) {
+  using Call = std::function<void(Communicator&)>;
+  const Array four = Array::zeros({4}, DType::f32), five = Array::zeros({5}, DType::f32);
+  const Array other = Array::zeros({4}, DType::i32);
+  const std::vector<Call> calls{
+      [](Communicator& c) { c.barrier(); },
+      [](Communicator& c) { c.barrier({.what = "a"}); },
+      [](Communicator& c) { c.barrier({.what = "b"}); },
+      [](Communicator& c) { c.barrier({.what = "b", .bucket = 1}); },
+      [&](Communicator& c) { c.all_reduce(four, ReduceOp::sum); },
+      [&](Communicator& c) { c.all_reduce(four, ReduceOp::max); },
+      [&](Communicator& c) { c.all_reduce(five, ReduceOp::sum); },
+      [&](Communicator& c) { c.all_reduce(other, ReduceOp::sum); },
+      [&](Communicator& c) { c.broadcast(four, 0); },
+  };
+  const auto history = [](const std::vector<Call>& made) {
+    const auto communicator = make_single_communicator();
+    for (const Call& call : made) call(*communicator);
+    return communicator->history();
+  };
+  std::set<uint64_t> histories{history({}), history({calls[4], calls[5]}),
+                               history({calls[5], calls[4]})};
+  for (const Call& call : calls) histories.insert(history({call}));
+  EXPECT_EQ(histories.size(), calls.size() + 3);
+  EXPECT_EQ(history(calls), history(calls));
 }
 
 TEST(Communicator, BucketMemoryIsItsOwn) {

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <future>
+
 #include "lockstep/collectives/flight_recorder.h"
 #include "lockstep/collectives/watch/watch.h"
 #include "support/nccl_ranks.h"
@@ -67,6 +69,67 @@ TEST(NcclFaults, TheWatchNamesTheLateRank) {
   });
   EXPECT_THAT(ends,
               Each(AllOf(HasSubstr("rank 1 is in step 0"), HasSubstr("It answers, but is late"))));
+}
+
+// Its kernels stand still while its host has gone on to the step's end.
+TEST(NcclFaults, TheWatchNamesTheRankWhoseDeviceHangs) {
+  FakeNetwork network;
+  MemoryStore memory;
+  std::promise<void> known;  // that it hangs
+  std::vector<std::string> ends(3);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 3; ++rank) {
+    threads.emplace_back([&, rank] {
+      FakeNccl library(network, rank);
+      FakeStream compute;
+      const auto communicator = nccl::make_communicator(
+          library, *memory.connect(),
+          {.rank = rank, .size = 3, .device = kGpu, .compute = &compute}, kPlenty);
+      communicator->set_timeout(kDeadline);
+      Watch watch(*communicator, [&] { return memory.connect(); },
+                  {.beat_every = milliseconds(50)});
+      communicator->barrier().wait();
+      if (rank == 1) {
+        compute.push([&] { known.get_future().wait(); });
+      }
+      try {
+        const Array values = on_gpu(Array::zeros({4}, DType::f32));
+        for (int i = 0; i < 3; ++i) communicator->all_reduce(values, ReduceOp::sum).wait();
+        communicator->barrier({.what = "step control"}).wait();
+      } catch (const CollectiveError& error) {
+        ends[static_cast<size_t>(rank)] = error.what();
+      }
+      if (rank == 1) known.set_value();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(ends, Each(AllOf(HasSubstr("rank 1 is in step 0"),
+                               HasSubstr("its last collective, #5 barrier \"step control\", is "
+                                         "queued"),
+                               HasSubstr("and the last begun is #1"),
+                               HasSubstr("It answers, but its device is late"))));
+}
+
+TEST(NcclFaults, TheWatchNamesRanksThatCallDifferentCollectives) {
+  MemoryStore memory;
+  const auto ends = run_nccl_ranks({.size = 3, .device = kGpu}, [&](const Rank& rank) {
+    Communicator& communicator = rank.communicator;
+    communicator.set_timeout(kDeadline);
+    Watch watch(communicator, [&] { return memory.connect(); }, {.beat_every = milliseconds(50)});
+    communicator.barrier().wait();
+    const auto call = [&](int64_t elements) {
+      return communicator.all_reduce(on_gpu(Array::zeros({elements}, DType::f32)), ReduceOp::sum,
+                                     {.what = "gradients", .bucket = 3});
+    };
+    const Work first = call(communicator.rank() == 2 ? 5 : 4);
+    const Work second = call(6);  // the host is ahead
+    while (!second.done()) sleep(milliseconds(10));
+    first.wait();
+  });
+  EXPECT_THAT(ends,
+              Each(HasSubstr("ranks called different collectives: rank 0 all_reduce(sum) of 4 f32 "
+                             "\"gradients\", bucket 3 as #2; rank 2 all_reduce(sum) of 5 f32 "
+                             "\"gradients\", bucket 3 as #2; 2 of 3 ranks do as rank 0")));
 }
 
 TEST(NcclFaults, AnErrorInTheBackgroundFailsTheCollective) {

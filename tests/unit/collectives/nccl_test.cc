@@ -175,6 +175,45 @@ TEST(Nccl, BucketsAreRegisteredMemory) {
   EXPECT_THAT(ends, Each("well"));
 }
 
+TEST(Nccl, ABucketThatTheDeviceStillUsesHoldsUpNothing) {
+  FakeNetwork network;
+  FakeNccl library(network, 0);
+  MemoryStore memory;
+  FakeStream compute;
+  const auto store = memory.connect();
+  const auto communicator =
+      nccl::make_communicator(library, *store, {.compute = &compute}, kPlenty);
+  std::promise<void> kernel_ends;
+  Array bucket = communicator->allocate_bucket(100, DType::f32);
+  compute.push([&] { kernel_ends.get_future().wait(); });
+  bucket = Array();
+  const Work next = communicator->barrier();
+  for (int i = 0; i < 500 && !next.done(); ++i) sleep(milliseconds(10));
+  EXPECT_TRUE(next.done());
+  EXPECT_EQ(library.allocated(), 1);
+  kernel_ends.set_value();
+  for (int i = 0; i < 500 && library.allocated() > 0; ++i) sleep(milliseconds(10));
+  EXPECT_EQ(library.allocated(), 0);
+  EXPECT_EQ(library.enrolled(), 0);
+}
+
+TEST(Nccl, WhereTheDeviceIsFullItsCacheMakesRoomForStaging) {
+  FakeNetwork network;
+  FakeNccl library(network, 0);
+  MemoryStore memory;
+  const auto store = memory.connect();
+  std::atomic<bool> full{true};
+  library.set_full(&full);
+  const auto communicator = nccl::make_communicator(
+      library, *store, {.device = kGpu, .trim = [&] { full = false; }}, kPlenty);
+  const Array values = Array::full({1000}, 3, DType::f32);
+  communicator->all_reduce(values, ReduceOp::sum).wait();
+  EXPECT_FALSE(full);
+  full = true;  // what there is of it stays
+  communicator->all_reduce(values, ReduceOp::sum).wait();
+  EXPECT_EQ(values.data<float>()[999], 3);
+}
+
 TEST(Nccl, ABucketMayOutliveTheCommunicator) {
   FakeNetwork network;
   FakeNccl library(network, 0);

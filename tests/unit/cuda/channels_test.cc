@@ -1,9 +1,13 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
+#include <vector>
 
+#include "lockstep/runtime/cuda/kernels/dimensions.h"
 #include "support/device_layouts.h"
 
 namespace lockstep {
@@ -208,6 +212,53 @@ TEST(CudaChannels, MaxPool) {
         check_max_pool(image(test::whole(pool.x, dtype), kind), pool, kind);
       }
     }
+  }
+}
+
+// How one image that is too large for a launch is cut: the windows of a part begin later, with less
+// padding before them.
+TEST(CudaChannels, MaxPoolOfAPartOfTheWindows) {
+  for (Image kind : {Image::channels_first, Image::channels_last}) {
+    const Pool& pool = kPools[1];
+    const Array x = image(test::whole(pool.x, DType::f32), kind);
+    const Array y = image(Array::zeros(pooled(pool), DType::f32), kind);
+    const Array index = image(Array::full(pooled(pool), -1, DType::i64), kind);
+    const Array on_x = on_device(x), on_y = on_device(y), on_index = on_device(index);
+    for (int64_t begin : {0, 2}) {
+      WindowOptions part = pool.options;
+      part.padding[0] -= begin * part.stride[0];
+      const int64_t count = begin == 0 ? 2 : y.dim(2) - 2;
+      device_kernels().max_pool(on_x.view(), part, on_y.narrow(2, begin, count).view(),
+                                on_index.narrow(2, begin, count).view());
+    }
+    host_kernels().max_pool(x.view(), pool.options, y.view(), index.view());
+    test::expect_same(on_y, y);
+    test::expect_same(on_index, index);
+  }
+}
+
+// Of a batch of one: along what is longest, and the numbers of the channels go along.
+TEST(CudaChannels, OneLargeImageIsCut) {
+  constexpr int64_t kLong = int64_t{1} << 31;
+  std::vector<char> memory(1);
+  for (const auto& [channels, inner] :
+       {std::pair{int64_t{3}, kLong}, std::pair{kLong, int64_t{3}}}) {
+    View image{.data = memory.data(), .dtype = DType::u8, .rank = 3};
+    const int64_t shape[] = {1, channels, inner};
+    std::copy_n(shape, 3, image.shape);
+    View channel = image;
+    channel.strides[1] = 1;
+    const View views[] = {image, channel};
+    int64_t elements = 0, of_channels = 0;
+    cuda::for_parts(views, [&](const View(&part)[2]) {
+      EXPECT_LT(part[0].elements(), cuda::kMostElements);
+      EXPECT_EQ(part[0].data, memory.data());
+      const int64_t first = part[1].as<char>() - memory.data();
+      EXPECT_EQ(first, channels == kLong ? of_channels : 0);
+      elements += part[0].elements();
+      of_channels += part[1].shape[1];
+    });
+    EXPECT_EQ(elements, 3 * kLong);
   }
 }
 

@@ -72,6 +72,36 @@ TEST(CudaCrossEntropy, GradientThatLiesDifferently) {
   }
 }
 
+// Rows that lie apart, on boundaries of 16 bytes or not; nothing is written between them.
+TEST(CudaCrossEntropy, RowsOfAWiderArray) {
+  for (DType dtype : test::kFloats) {
+    for (const int64_t classes : {61, 1601}) {
+      for (const int64_t apart : {classes + 1, (classes + 63) / 64 * 64}) {
+        SCOPED_TRACE(::testing::Message() << name_of(dtype) << " rows " << apart << " apart");
+        const Array wide = test::values({5, apart}, dtype, -4, 4);
+        check(wide.narrow(1, 0, classes), 0);
+        check(wide.narrow(1, 1, classes), 1);
+        const Array x = wide.narrow(1, 0, classes), targets = targets_for(5, classes);
+        const Array sums = test::values({5}, test::statistics_of(dtype), 7, 8);
+        const Array on = test::on_device(x);
+        for (const bool here : {true, false}) {
+          Kernels& kernels = here ? test::host_kernels() : test::device_kernels();
+          const auto on_it = [&](const Array& a) { return here ? a : test::on_device(a); };
+          const Array logits = here ? x : on;
+          kernels.cross_entropy_backward(logits.view(), on_it(targets).view(), kIgnore,
+                                         on_it(sums).view(), on_it(sums).view(), logits.view(), 0);
+        }
+        test::expect_near(on, x, test::tolerance(dtype, 16), 1);
+        const int64_t rest = apart - classes;
+        const Array between(on.storage(), dtype, {5, rest}, {apart, 1}, classes);
+        EXPECT_EQ(between.to_vector<double>(), wide.narrow(1, classes, rest).to_vector<double>());
+        const Array fresh = test::values({5, apart}, dtype, -4, 4);
+        EXPECT_EQ(between.to_vector<double>(), fresh.narrow(1, classes, rest).to_vector<double>());
+      }
+    }
+  }
+}
+
 TEST(CudaCrossEntropy, InfinityAndNan) {
   const double infinity = std::numeric_limits<double>::infinity();
   const std::vector<std::vector<double>> kinds = {{-infinity},      {2, -infinity},

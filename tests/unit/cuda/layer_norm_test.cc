@@ -31,10 +31,10 @@ Statistics check_forward(const Array& x, const Array& weight, const Array& bias,
   const Array weight_on = on_device_if(weight), bias_on = on_device_if(bias);
   const Array mean_on = test::on_device(mean), inverse_on = test::on_device(inverse);
   if (centered) {
-    test::device_kernels().layer_norm(x_on.view(), view_of(weight_on), view_of(bias_on), kEpsilon,
-                                      y_on.view(), mean_on.view(), inverse_on.view());
-    test::host_kernels().layer_norm(x.view(), view_of(weight), view_of(bias), kEpsilon, y.view(),
-                                    mean.view(), inverse.view());
+    test::device_kernels().layer_norm(x_on.view(), {}, view_of(weight_on), view_of(bias_on),
+                                      kEpsilon, y_on.view(), mean_on.view(), inverse_on.view());
+    test::host_kernels().layer_norm(x.view(), {}, view_of(weight), view_of(bias), kEpsilon,
+                                    y.view(), mean.view(), inverse.view());
     test::expect_near(mean_on, mean, test::tolerance(statistics, 4));
   } else {
     test::device_kernels().rms_norm(x_on.view(), view_of(weight_on), kEpsilon, y_on.view(),
@@ -68,11 +68,11 @@ void check_backward(const Array& dy, const Array& x, const Array& weight, const 
               weight_on = on_device_if(weight);
   const Array mean_on = on_device_if(of.mean), inverse_on = test::on_device(of.inverse);
   if (of.mean) {
-    test::device_kernels().layer_norm_backward(dy_on.view(), x_on.view(), view_of(weight_on),
-                                               mean_on.view(), inverse_on.view(), view_of(dx_on),
-                                               view_of(dweight_on), view_of(dbias_on), wanted.beta);
+    test::device_kernels().layer_norm_backward(
+        dy_on.view(), x_on.view(), view_of(weight_on), mean_on.view(), inverse_on.view(), {},
+        view_of(dx_on), view_of(dweight_on), view_of(dbias_on), wanted.beta);
     test::host_kernels().layer_norm_backward(dy.view(), x.view(), view_of(weight), of.mean.view(),
-                                             of.inverse.view(), view_of(dx), view_of(dweight),
+                                             of.inverse.view(), {}, view_of(dx), view_of(dweight),
                                              view_of(dbias), wanted.beta);
   } else {
     test::device_kernels().rms_norm_backward(dy_on.view(), x_on.view(), view_of(weight_on),
@@ -197,13 +197,13 @@ TEST(CudaLayerNorm, RowsFarFromZeroAreAsAccurateAsTheCpus) {
     test::host_kernels().copy(x.view(), exact.view());
     const Array y = Array::empty(x.shape(), DType::f64);
     const Array mean = Array::empty({3}, DType::f64), inverse = Array::empty({3}, DType::f64);
-    test::host_kernels().layer_norm(exact.view(), View(), View(), kEpsilon, y.view(), mean.view(),
-                                    inverse.view());
+    test::host_kernels().layer_norm(exact.view(), {}, View(), View(), kEpsilon, y.view(),
+                                    mean.view(), inverse.view());
     const Array x_on = test::on_device(x),
                 y_on = test::on_device(Array::empty(x.shape(), DType::f32));
     const Array mean_on = test::on_device(Array::empty({3}, DType::f32));
     const Array inverse_on = test::on_device(Array::empty({3}, DType::f32));
-    test::device_kernels().layer_norm(x_on.view(), View(), View(), kEpsilon, y_on.view(),
+    test::device_kernels().layer_norm(x_on.view(), {}, View(), View(), kEpsilon, y_on.view(),
                                       mean_on.view(), inverse_on.view());
     test::expect_near(mean_on, mean, test::tolerance(DType::f32, 0.51));
     test::expect_near(inverse_on, inverse, test::tolerance(DType::f32, 8));
@@ -235,14 +235,14 @@ TEST(CudaLayerNorm, GradientOverTheUpstreamOne) {
     const Array dweight = Array::empty({width}, DType::f32),
                 dbias = Array::empty({width}, DType::f32);
     test::host_kernels().layer_norm_backward(dy.view(), x.view(), View(), of.mean.view(),
-                                             of.inverse.view(), dx.view(), dweight.view(),
+                                             of.inverse.view(), {}, dx.view(), dweight.view(),
                                              dbias.view(), betas);
     const Array dy_on = test::on_device(dy), dweight_on = test::on_device(dweight);
     const Array dbias_on = test::on_device(dbias), x_on = test::on_device(x);
     const Array mean_on = test::on_device(of.mean), inverse_on = test::on_device(of.inverse);
     test::device_kernels().layer_norm_backward(dy_on.view(), x_on.view(), View(), mean_on.view(),
-                                               inverse_on.view(), dy_on.view(), dweight_on.view(),
-                                               dbias_on.view(), betas);
+                                               inverse_on.view(), {}, dy_on.view(),
+                                               dweight_on.view(), dbias_on.view(), betas);
     test::expect_near(dy_on, dx, test::tolerance(DType::f32, 16));
     test::expect_near(dweight_on, dweight, test::tolerance(DType::f32, 16), 3);
     test::expect_near(dbias_on, dbias, test::tolerance(DType::f32, 16), 3);

@@ -83,6 +83,43 @@ TEST(CudaMatmul, LinearWithAndWithoutBias) {
   }
 }
 
+TEST(CudaMatmul, LinearIntoRowsThatLieApart) {
+  for (DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16, DType::i64}) {
+    const Array x = test::values({9, 16}, dtype, -2, 2, 1);
+    const Array w = test::values({21, 16}, dtype, -2, 2, 2);
+    const Array bias = test::values({21}, dtype, -2, 2, 3);
+    for (const Array& b : {Array(), bias}) {
+      const Array wide = Array::full({9, 32}, 7, dtype), y = wide.narrow(1, 0, 21);
+      const Array on = test::on_device(y), b_on = b ? test::on_device(b) : b;
+      test::device_kernels().linear(test::on_device(x).view(), test::on_device(w).view(),
+                                    b ? b_on.view() : View{}, on.view());
+      test::host_kernels().linear(x.view(), w.view(), b ? b.view() : View{}, y.view());
+      test::expect_near(on, y, test::tolerance(dtype, 16), 4);
+      EXPECT_EQ(wide.narrow(1, 21, 11).to_vector<double>(), std::vector<double>(9 * 11, 7));
+      const Array between(on.storage(), dtype, {9, 11}, {32, 1}, 21);
+      EXPECT_EQ(between.to_vector<double>(), std::vector<double>(9 * 11, 7));
+    }
+  }
+}
+
+// As weights' gradients under autocast: 16-bit operands, f32 results that are added to.
+TEST(CudaMatmul, ShortOperandsIntoF32) {
+  for (DType dtype : {DType::bf16, DType::f16}) {
+    for (double beta : {0.0, 1.0}) {
+      check(test::values({33, 20}, dtype, -1, 1, 1).transpose(0, 1),
+            test::values({33, 24}, dtype, -1, 1, 2), test::values({20, 24}, DType::f32, -1, 1, 3),
+            beta);
+    }
+  }
+}
+
+TEST(CudaMatmul, MoreBatchesThanTheLibraryTakes) {
+  const int64_t many = 2 * 65535 + 3;
+  check(test::values({many, 1, 2}, DType::f32, -1, 1, 1),
+        test::values({many, 2, 1}, DType::f32, -1, 1, 2), Array::zeros({many, 1, 1}, DType::f32),
+        0);
+}
+
 TEST(CudaMatmul, BetaZeroIgnoresWhatWasThere) {
   const Array c = Array::full({3, 4}, std::nan(""), DType::f32);
   check(test::values({3, 5}, DType::f32, -1, 1), test::values({5, 4}, DType::f32, -1, 1), c, 0);

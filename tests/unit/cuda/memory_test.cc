@@ -72,6 +72,43 @@ TEST_F(CudaMemory, RepeatedStepsTakeNothingNewFromTheDevice) {
   EXPECT_EQ(backend_.statistics().system_allocations, taken);
 }
 
+// A step's largest block stays whole for the next step when smaller ones that live long come
+// between; where the device has no more, they get of it.
+TEST_F(CudaMemory, WhatLivesLongIsNotCutOutOfALargeBlock) {
+  backend_.set_limit(backend_.statistics().reserved_bytes + 450 * kMiB);
+  bytes(400 * kMiB);
+  const Array state = bytes(40 * kMiB);
+  EXPECT_NO_THROW(bytes(400 * kMiB));
+  bytes(100 * kMiB);  // it may have a fourth
+  const int64_t reserved = backend_.statistics().reserved_bytes;
+  EXPECT_EQ(reserved, backend_.statistics().in_use_bytes + 400 * kMiB);
+  backend_.set_limit(reserved + 1 * kMiB);
+  const Array whole = bytes(300 * kMiB), rest = bytes(50 * kMiB);
+  EXPECT_EQ(backend_.statistics().reserved_bytes, reserved);
+}
+
+// Sequences of other lengths in turn, and a state that is made after the first step: what the
+// device is asked for beyond what is in use.
+TEST_F(CudaMemory, StepsOfOtherSizesFindTheirMemoryAgain) {
+  const int64_t before = backend_.statistics().reserved_bytes;
+  int64_t needed = 0, taken = 0;
+  const auto step = [&](int64_t size) {
+    std::vector<Array> held;
+    for (int layer = 0; layer < 6; ++layer) {
+      held.push_back(bytes(size * kMiB));
+      held.push_back(bytes(4 * size * kMiB));
+      const Array passing = bytes(size * kMiB);
+    }
+    const Array logits = bytes(24 * size * kMiB), gradient = bytes(24 * size * kMiB);
+    needed = std::max(needed, backend_.statistics().in_use_bytes);
+    taken = std::max(taken, backend_.statistics().reserved_bytes - before);
+  };
+  step(16);
+  const Array moments = bytes(40 * kMiB), squares = bytes(40 * kMiB);
+  for (int64_t size : {16, 4, 16, 4, 16, 4, 16}) step(size);
+  EXPECT_LE(static_cast<double>(taken), 1.1 * static_cast<double>(needed));
+}
+
 TEST_F(CudaMemory, TheErrorSaysWhoHoldsWhat) {
   backend_.set_limit(backend_.statistics().reserved_bytes + 64 * kMiB);
   Array held;

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "lockstep/autograd/autocast.h"
 #include "lockstep/autograd/ops.h"
 #include "lockstep/runtime/plugin.h"
 #include "simulated/recorder.h"
@@ -49,15 +50,16 @@ void expect_product(const cuda::Product& p, int64_t m, int64_t n, int64_t k, boo
   EXPECT_EQ(p.c.dtype, DType::bf16);
 }
 
-// GPT-2 124M: the four linear layers of a block and the output layer.
+// GPT-2 124M: the four linear layers of a block and the output layer, with a vocabulary that is a
+// multiple of 64.
 TEST_F(SimulatedProducts, LinearLayersOfGpt2) {
   constexpr int64_t kTokens = 32;
-  const int64_t layers[][2] = {{768, 2304}, {768, 768}, {768, 3072}, {3072, 768}, {768, 50257}};
+  const int64_t layers[][2] = {{768, 2304}, {768, 768}, {768, 3072}, {3072, 768}, {768, 50304}};
   for (const auto& [in, out] : layers) {
     SCOPED_TRACE(std::to_string(in) + " to " + std::to_string(out));
     blas_->products.clear();
     const Tensor x = leaf({2, kTokens / 2, in}), w = leaf({out, in});
-    const Tensor bias = out == 50257 ? Tensor() : leaf({out});
+    const Tensor bias = out == 50304 ? Tensor() : leaf({out});
     const Tensor y = linear(x, w, bias);
     ASSERT_EQ(blas_->products.size(), 1u);
     const cuda::Product forward = blas_->products[0];
@@ -76,6 +78,56 @@ TEST_F(SimulatedProducts, LinearLayersOfGpt2) {
   }
 }
 
+// GPT-2's own vocabulary is odd: rows of logits lie further apart than they are long, from the
+// product that makes them to the products that read their gradient, which takes their place.
+TEST_F(SimulatedProducts, OutputLayerOfGpt2) {
+  constexpr int64_t kTokens = 32, kWidth = 768, kVocabulary = 50257, kApart = 50304;
+  constexpr int64_t kEven = 50256;  // what is over is a product of its own
+  const Tensor targets(Array::zeros({kTokens}, DType::i64, test::device()));
+  for (const auto& [dtype, held] : {std::pair(DType::bf16, false), std::pair(DType::bf16, true),
+                                    std::pair(DType::f32, false), std::pair(DType::f32, true)}) {
+    const auto zeros = [&](Shape shape) {
+      return Tensor::variable(Array::zeros(shape, dtype, test::device()));
+    };
+    const Tensor x = zeros({2, kTokens / 2, kWidth}), w = zeros({kVocabulary, kWidth});
+    blas_->products.clear();
+    Tensor loss, kept;
+    {
+      const Autocast autocast;
+      const Tensor logits = linear(x, w);
+      loss = cross_entropy(flatten(logits, 0, 1), targets);
+      if (held) kept = logits;
+    }
+    loss.backward();
+    ASSERT_EQ(blas_->products.size(), 6u);
+    const auto at = [](const cuda::Product::Operand& x) { return static_cast<char*>(x.data); };
+    const cuda::Product &forward = blas_->products[0], &over = blas_->products[1];
+    EXPECT_EQ(forward.n, kEven);
+    EXPECT_EQ(over.n, kVocabulary - kEven);
+    EXPECT_EQ(at(over.b) - at(forward.b), 2 * kEven * kWidth);
+    EXPECT_EQ(at(over.c) - at(forward.c), 2 * kEven);
+    EXPECT_EQ(forward.c.leading, kApart);
+    for (const size_t i : {2u, 4u}) {
+      const cuda::Product &p = blas_->products[i], &rest = blas_->products[i + 1];
+      EXPECT_EQ(p.n, kWidth);
+      EXPECT_EQ(p.m + p.k, kTokens + kEven);
+      EXPECT_EQ(rest.m + rest.k, kTokens + kVocabulary - kEven);
+      EXPECT_EQ(p.a.transposed, p.m == kEven);
+      EXPECT_EQ(p.a.leading, kApart);
+      EXPECT_EQ(p.a.dtype, DType::bf16);
+      EXPECT_EQ(p.a.data == forward.c.data, !held);
+      EXPECT_EQ(p.a.data, blas_->products[2].a.data);
+      const bool sums = p.k == kEven;
+      EXPECT_EQ(at(rest.a) - at(p.a), 2 * kEven);
+      EXPECT_EQ(at(rest.b) - at(p.b), sums ? 2 * kEven * kWidth : 0);
+      EXPECT_EQ(at(rest.c) - at(p.c),
+                sums ? 0 : kEven * kWidth * static_cast<int64_t>(size_of(p.c.dtype)));
+      EXPECT_EQ(p.c.dtype, sums ? DType::f32 : p.c.dtype);
+      EXPECT_EQ(rest.beta, sums ? 1 : 0);
+    }
+  }
+}
+
 // A second backward pass adds to the gradient in the product itself.
 TEST_F(SimulatedProducts, GradientsAccumulateInTheProduct) {
   const Tensor x(Array::zeros({32, 768}, DType::bf16, test::device()));
@@ -87,6 +139,51 @@ TEST_F(SimulatedProducts, GradientsAccumulateInTheProduct) {
     ASSERT_EQ(blas_->products.size(), 2u);
     EXPECT_EQ(blas_->products[1].beta, beta);
     EXPECT_EQ(blas_->products[1].c.data, w.grad().value().data());
+  }
+}
+
+// The feed-forward part of a block under autocast: six products and no kernel between them.
+TEST_F(SimulatedProducts, FeedForwardOfGpt2) {
+  constexpr int64_t kTokens = 32, kWidth = 768, kHidden = 3072;
+  using cuda::Epilogue;
+  const auto parameter = [](Shape shape) {
+    return Tensor::variable(Array::zeros(shape, DType::f32, test::device()));
+  };
+  const Tensor x = leaf({2, kTokens / 2, kWidth});
+  const Tensor w1 = parameter({kHidden, kWidth}), b1 = parameter({kHidden});
+  const Tensor w2 = parameter({kWidth, kHidden}), b2 = parameter({kWidth});
+  for (const double beta : {0.0, 1.0}) {
+    blas_->products.clear();
+    Tensor y;
+    {
+      const Autocast autocast(DType::bf16);
+      y = feed_forward(x, w1, b1, w2, b2, {.form = GeluForm::tanh});
+    }
+    y.backward(Tensor(Array::zeros(y.shape(), DType::bf16, test::device())));
+    const std::vector<cuda::Product>& all = blas_->products;
+    ASSERT_EQ(all.size(), 6u);
+    const Epilogue epilogues[] = {Epilogue::gelu,          Epilogue::bias,
+                                  Epilogue::bias_gradient, Epilogue::gelu_backward_bias_gradient,
+                                  Epilogue::none,          Epilogue::none};
+    for (int i = 0; i < 6; ++i) EXPECT_EQ(all[i].epilogue, epilogues[i]) << i;
+    expect_product(all[0], kTokens, kHidden, kWidth, false, true);
+    expect_product(all[1], kTokens, kWidth, kHidden, false, true);
+    expect_product(all[3], kTokens, kHidden, kWidth, false, false);
+    expect_product(all[5], kTokens, kWidth, kHidden, false, false);
+    EXPECT_EQ(all[1].a.data, all[0].c.data);
+    EXPECT_EQ(all[2].b.data, all[0].c.data);
+    EXPECT_EQ(all[3].auxiliary, all[0].auxiliary);
+    EXPECT_EQ(all[3].c.data, all[0].c.data) << "gelu's values have been used";
+    EXPECT_EQ(all[4].c.data, w1.grad().value().data());
+    EXPECT_EQ(all[2].c.data, w2.grad().value().data());
+    for (const int i : {2, 4}) {  // the weights' gradients, in f32 where they belong
+      EXPECT_EQ(all[i].c.dtype, DType::f32);
+      EXPECT_EQ(all[i].beta, beta);
+      EXPECT_EQ(all[i].a.dtype, DType::bf16);
+    }
+    EXPECT_EQ(all[2].bias == b2.grad().value().data(), beta == 0);
+    EXPECT_EQ(all[2].bias_dtype, DType::f32);
+    EXPECT_EQ(all[3].bias_dtype, DType::bf16);
   }
 }
 

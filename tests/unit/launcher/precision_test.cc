@@ -107,7 +107,9 @@ TEST(Precision, ComputesAndValidatesInItsDtypeAndFollowsF32) {
     for (size_t i = 0; i < expected.size(); ++i) {
       EXPECT_NEAR(task.losses[i], expected[i], 0.02 * expected[0]);
     }
-    if (dtype != DType::f32) EXPECT_NE(task.losses, expected);
+    if (dtype != DType::f32) {
+      EXPECT_NE(task.losses, expected);
+    }
   }
 }
 

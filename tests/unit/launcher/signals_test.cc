@@ -40,6 +40,19 @@ TEST(Signals, StopIsRequestedOnceAndWhatWasBeforeComesBack) {
   EXPECT_EQ(action_of(SIGUSR1).sa_handler, before);
 }
 
+// As soon as a program has begun, not only when its training has.
+TEST(Signals, ARequestBeforeTheHandlersAreThereIsNotLost) {
+  hold_stop_requests();
+  raise(SIGUSR1);
+  {
+    const StopSignals stop;
+    EXPECT_EQ(stop.requested(), SIGUSR1);
+  }
+  sigset_t blocked;
+  pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+  EXPECT_FALSE(sigismember(&blocked, SIGUSR1));
+}
+
 TEST(Signals, DelayedTerminationLeavesASecondToSpeak) {
   // A process of its own, not a fork of this one: under ThreadSanitizer the fork of a process with
   // threads defers its signals until the next intercepted call, for good.

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <tuple>
+
 #include "lockstep/nn/layers.h"
 #include "lockstep/runtime/backend.h"
 #include "support/gradient_check.h"
@@ -70,6 +73,58 @@ TEST(Blocks, RunAgainInTheBackwardPass) {
   recompute_blocks(recomputed, false);
   sum(recomputed(x)).backward();
   EXPECT_EQ(recomputed.h[0].calls, 4);
+}
+
+// A residual stream, and what the next block's norm adds to it.
+struct Residual : Layer<Residual> {
+  LayerNorm norm{4};
+  Linear linear{4, 4};
+  int calls = 0;
+  std::pair<Tensor, Tensor> forward(const Tensor& x, const Tensor& delta) {
+    ++calls;
+    const AddLayerNorm in = norm.add(x, delta);
+    return {in.sum, tanh(linear(in.normalized))};
+  }
+  void visit(Visitor& v) override {
+    v("norm", norm);
+    v("linear", linear);
+  }
+};
+
+struct ResidualNet : Layer<ResidualNet> {
+  std::vector<Residual> h = std::vector<Residual>(3);
+  Tensor forward(const Tensor& in) {
+    Tensor x = in, delta;
+    for (Residual& block : h) std::tie(x, delta) = block(x, delta);
+    return x + delta;
+  }
+  void visit(Visitor& v) override { v("h", h); }
+};
+
+TEST(Blocks, ThatReturnPairsRunAgain) {
+  ResidualNet kept, recomputed;
+  kept.place({.dtype = DType::f64, .seed = 3});
+  recomputed.place({.dtype = DType::f64, .seed = 3});
+  EXPECT_EQ(recompute_blocks(recomputed), 3);
+  const Array values = testing::random_array({3, 4}, 1);
+  std::vector<double> gradients[2];
+  for (int i : {0, 1}) {
+    ResidualNet& net = i == 0 ? kept : recomputed;
+    const Tensor x = Tensor::variable(kernels::copy(values));
+    sum(square(net(x))).backward();
+    gradients[i] = x.grad().to_vector<double>();
+    for (const Residual& block : net.h) EXPECT_EQ(block.calls, i + 1);
+  }
+  EXPECT_THAT(gradients[1], ::testing::Pointwise(::testing::DoubleNear(1e-12), gradients[0]));
+  const auto theirs = recomputed.named_parameters();
+  for (const NamedParameter& p : kept.named_parameters()) {
+    const auto same = std::find_if(theirs.begin(), theirs.end(),
+                                   [&](const NamedParameter& q) { return q.name == p.name; });
+    EXPECT_THAT(
+        same->parameter.grad().to_vector<double>(),
+        ::testing::Pointwise(::testing::DoubleNear(1e-12), p.parameter.grad().to_vector<double>()))
+        << p.name;
+  }
 }
 
 // Their forward takes more than a tensor.

@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "lockstep/nn/optim.h"
+#include "support/nccl_ranks.h"
 #include "support/thread_ranks.h"
 #include "unit/nn/data_parallel_testing.h"
 
@@ -41,6 +42,35 @@ TEST(DataParallelErrors, DifferentModelsAreNamed) {
   });
 }
 
+// The message of the Error that `act` throws.
+std::string error_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+// What one rank alone cannot do is an error on all of them.
+TEST(DataParallelErrors, ARankThatCannotTakePartIsNamedByAll) {
+  run_ranks(3, [](Communicator& communicator) {
+    Net net, other;
+    const bool mine = communicator.rank() == 1;
+    const Device device{mine ? DeviceKind::cuda : DeviceKind::cpu, 0};
+    EXPECT_EQ(error_of([&] {
+                DistributedDataParallel ddp(net, communicator, {.placement = {.device = device}});
+              }),
+              "rank 1: data parallelism: the module's placement is on cuda:0, the communicator on "
+              "cpu");
+    DistributedDataParallel ddp(net, communicator);
+    other.place({});
+    Module& shared = mine ? net : other;
+    EXPECT_THAT(error_of([&] { DistributedDataParallel second(shared, communicator); }),
+                AllOf(HasSubstr("rank 1: the parameter in.weight belongs to another")));
+  });
+}
+
 TEST(DataParallelErrors, SteppingBeforeFinish) {
   const auto communicator = make_single_communicator();
   Net net;
@@ -50,16 +80,6 @@ TEST(DataParallelErrors, SteppingBeforeFinish) {
   EXPECT_THROW(optimizer.step(), Error);
   ddp.finish();
   optimizer.step();
-}
-
-// The message of the Error that `act` throws.
-std::string error_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(DataParallelErrors, ClippingBeforeFinish) {
@@ -110,6 +130,26 @@ TEST(DataParallelErrors, WeightAfterBackward) {
             "set_weight: gradients of this step are on their way; call it before backward");
   ddp.finish();
   ddp.set_weight(2);
+}
+
+// NCCL lets pass what differs in nothing but its meaning, and some of the rest.
+TEST(DataParallelErrors, RanksThatMadeOtherCollectivesLearnOfItAtTheEndOfTheStep) {
+  const auto ends = testing::run_nccl_ranks({.size = 3}, [](const testing::Rank& rank) {
+    Net net;
+    DistributedDataParallel ddp(net, rank.communicator, {.placement = {.dtype = DType::f64}});
+    const auto add_up = [&](const char* what) {
+      rank.communicator.all_reduce(Array::zeros({4}, DType::f32), ReduceOp::sum, {.what = what})
+          .wait();
+    };
+    const bool swaps = rank.communicator.rank() == 1;
+    loss_of(net, 0, 0, 4).backward();
+    ddp.finish();
+    add_up(swaps ? "accuracy" : "loss");
+    add_up(swaps ? "loss" : "accuracy");
+    loss_of(net, 1, 0, 4).backward();
+    ddp.finish();
+  });
+  EXPECT_THAT(ends, ::testing::Each(HasSubstr("ranks called different collectives in or before")));
 }
 
 TEST(DataParallelErrors, AParameterAddedLater) {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <mutex>
 
+#include "lockstep/collectives/flight_recorder.h"
 #include "lockstep/nn/blocks.h"
 #include "lockstep/nn/optim.h"
 #include "lockstep/nn/parallel/sync_batch_norm.h"
@@ -207,6 +208,8 @@ TEST(Sharding, AModelIsLoadedAndReadAsAWhole) {
       expect_close(testing_data_parallel::values_of(net), testing_data_parallel::values_of(other),
                    0);
       ddp.gather_parameters();
+      // Who comes here knows that all have come.
+      EXPECT_EQ(communicator.recorder()->last("world")->what, "parameters gathered");
       if (communicator.rank() == 1) loss_of(net, 0, 0, 8);  // alone
     });
   }

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "lockstep/autograd/autocast.h"
 #include "lockstep/nn/layers.h"
 #include "support/gradient_check.h"
 
@@ -137,6 +138,21 @@ TEST(TransformerEncoderLayer, BothOrdersOfTheNorms) {
       expected = layer.norm2(middle + feed(middle));
     }
     expect_near(layer(x, TransformerArguments{.mask = later(), .is_causal = true}), expected);
+  }
+}
+
+TEST(TransformerEncoderLayer, KeepsTheResidualStreamInF32UnderAutocast) {
+  for (bool norm_first : {false, true}) {
+    TransformerEncoderLayer layer(kWidth, 2,
+                                  {.dim_feedforward = 8, .dropout = 0, .norm_first = norm_first});
+    layer.place({.dtype = DType::f32, .seed = 1});
+    const Tensor x = to(random_tensor({kTime, kBatch, kWidth}, 1), DType::f32);
+    const Tensor expected = layer(x);
+    const Autocast autocast(DType::bf16);
+    const Tensor y = layer(x);
+    EXPECT_EQ(y.dtype(), DType::f32);
+    expect_near(y, expected, 0.05);
+    EXPECT_NE(y.to_vector<float>(), to(y, DType::bf16).to_vector<float>()) << "rounded on its way";
   }
 }
 

@@ -64,7 +64,8 @@ TEST(Matmul, ProductsInBf16) {
     for (auto& level : levels) EXPECT_FALSE(level.kernels.multiplies_in(DType::bf16));
     return;
   }
-  for (int layout = 0; layout < 4; ++layout) {
+  for (int layout = 0; layout < 8; ++layout) {
+    const DType result = layout < 4 ? DType::bf16 : DType::f32;
     for (double beta : {0.0, 1.0, -0.5}) {
       const cpu::Gemm shape{.m = 50,
                             .n = 70,
@@ -77,17 +78,21 @@ TEST(Matmul, ProductsInBf16) {
                             .beta = beta};
       const Array a = matrix({50, 129}, DType::bf16, shape.transpose_a, 2, 1);
       const Array b = matrix({129, 70}, DType::bf16, shape.transpose_b, 3, 2);
-      const Array c = matrix({50, 70}, DType::bf16, false, 5, 3);
+      const Array c = matrix({50, 70}, result, false, 5, 3);
       const Array expected = Array::empty({50, 70}, DType::f32);
       levels.back().kernels.copy(c.view(), expected.view());
-      cpu::gemm(cpu::loops_of(cpu::Level::v2), shape, static_cast<const BFloat16*>(a.data()),
-                static_cast<const BFloat16*>(b.data()), static_cast<BFloat16*>(c.data()));
+      const auto multiply = [&](auto* out) {
+        cpu::gemm(cpu::loops_of(cpu::Level::v2), shape, static_cast<const BFloat16*>(a.data()),
+                  static_cast<const BFloat16*>(b.data()), out);
+      };
+      result == DType::bf16 ? multiply(static_cast<BFloat16*>(c.data()))
+                            : multiply(static_cast<float*>(c.data()));
       Array wide_a = Array::empty({50, 129}, DType::f32),
             wide_b = Array::empty({129, 70}, DType::f32);
       levels.back().kernels.copy(a.view(), wide_a.view());
       levels.back().kernels.copy(b.view(), wide_b.view());
       levels.back().kernels.matmul(wide_a.view(), wide_b.view(), expected.view(), beta);
-      expect_near(doubles(c), doubles(expected), relative_bound(DType::bf16), 1e-5,
+      expect_near(doubles(c), doubles(expected), relative_bound(result), 1e-5,
                   "layout " + std::to_string(layout) + " beta " + std::to_string(beta));
     }
   }
@@ -107,9 +112,13 @@ TEST(Matmul, EveryLayoutAndBeta) {
           const Array b = matrix({size[2], size[1]}, dtype, (layout & 2) != 0, padding, 2);
           const Array c = matrix({size[0], size[1]}, dtype, (layout & 4) != 0, padding, 3);
           if (beta == 0) kernels.fill(c.view(), std::nan(""));
-          check(kernels, a, b, c, beta,
-                std::string(name_of(dtype)) + " layout " + std::to_string(layout) + " beta " +
-                    std::to_string(beta) + " " + c.shape().to_string());
+          const std::string what = std::string(name_of(dtype)) + " layout " +
+                                   std::to_string(layout) + " beta " + std::to_string(beta) + " " +
+                                   c.shape().to_string();
+          check(kernels, a, b, c, beta, what);
+          if (dtype != DType::bf16 && dtype != DType::f16) continue;
+          const Array wide = matrix({size[0], size[1]}, DType::f32, (layout & 4) != 0, padding, 4);
+          check(kernels, a, b, wide, beta, what + " into f32");
         }
       }
     }

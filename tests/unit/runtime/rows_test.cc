@@ -161,7 +161,7 @@ TEST(Rows, LayerNorm) {
     const Normalized expected = normalize(doubles(x), width, 1e-5);
     const auto w = doubles(weight), b = doubles(bias);
     for (int affine = 0; affine < 4; ++affine) {
-      kernels.layer_norm(x.view(), (affine & 1) != 0 ? weight.view() : View(),
+      kernels.layer_norm(x.view(), {}, (affine & 1) != 0 ? weight.view() : View(),
                          (affine & 2) != 0 ? bias.view() : View(), 1e-5, y.view(), mean.view(),
                          inverse.view());
       auto values = expected.hat;
@@ -209,7 +209,7 @@ TEST(Rows, LayerNormBackward) {
     }
     const double beta[3] = {1, 1, 0};
     kernels.fill(dbias.view(), std::nan(""));
-    kernels.layer_norm_backward(dy.view(), x.view(), weight.view(), mean.view(), inverse.view(),
+    kernels.layer_norm_backward(dy.view(), x.view(), weight.view(), mean.view(), inverse.view(), {},
                                 dx.view(), dweight.view(), dbias.view(), beta);
     // A row of one value has no variance, so 1 / deviation magnifies what the mean rounds.
     const double magnified = width == 1 ? 300 : 1;
@@ -219,8 +219,8 @@ TEST(Rows, LayerNormBackward) {
                 50 * absolute_bound(dtype) * magnified, what + " dweight");
     expect_near(doubles(dbias), eb, 8 * relative_bound(dtype), 50 * absolute_bound(dtype),
                 what + " dbias");
-    kernels.layer_norm_backward(dy.view(), x.view(), View(), mean.view(), inverse.view(), View(),
-                                View(), dbias.view(), beta);  // only what is wanted
+    kernels.layer_norm_backward(dy.view(), x.view(), View(), mean.view(), inverse.view(), {},
+                                View(), View(), dbias.view(), beta);  // only what is wanted
     expect_near(doubles(dbias), eb, 8 * relative_bound(dtype), 50 * absolute_bound(dtype), what);
   });
 }

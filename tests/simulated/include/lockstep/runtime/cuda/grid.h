@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <utility>
+#include <vector>
 
 #include "lockstep/runtime/cuda/queue.h"
 #include "lockstep/runtime/host_device.h"
@@ -80,8 +82,17 @@ class DeviceAccess {
   ~DeviceAccess();
 };
 
+// Does `work`, or writes it down while this thread captures; simulated/driver.cc.
+using Tape = std::vector<std::function<void()>>;
+Tape* tape_of_this_thread();
+template <class Work>
+void do_or_write_down(Work work) {
+  if (Tape* tape = tape_of_this_thread()) return tape->push_back(std::move(work));
+  work();
+}
+
 template <class Body>
-void launch(const Body& body, const Grid& grid, Queue&) {
+void run_grid(const Body& body, const Grid& grid) {
   const DeviceAccess access;
   for (int64_t y = 0; y < grid.blocks_y; ++y) {
     for (int64_t x = 0; x < grid.blocks; ++x) {
@@ -95,6 +106,12 @@ void launch(const Body& body, const Grid& grid, Queue&) {
       }
     }
   }
+}
+
+template <class Body>
+void launch(const Body& body, const Grid& grid, Queue&) {
+  if (tape_of_this_thread() == nullptr) return run_grid(body, grid);
+  do_or_write_down([body, grid] { run_grid(body, grid); });
 }
 
 }  // namespace lockstep::cuda

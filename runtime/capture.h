@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "lockstep/runtime/array.h"
+#include "lockstep/runtime/context.h"
+
+// What a pass does beside queueing work on a device, where the device does the pass again by itself
+// (Backend::begin_capture): nn/captured_passes.h puts these into the context.
+namespace lockstep {
+
+struct CaptureNotes {
+  // What the host does in the pass, to be done when it has been captured and with each replay.
+  std::vector<std::function<void()>> effects;
+  // Integers that were found within bounds, as what replaces them has to be.
+  struct Bound {
+    Ref<Storage> storage;
+    Storage::Extent within;
+    std::optional<int64_t> except = {};  // a value that may lie anywhere
+  };
+  std::vector<Bound> bounds;
+};
+
+// Does `effect`, now or as often as the pass is done: counts a batch, tells of a gradient.
+inline void at_each_replay(std::function<void()> effect) {
+  if (context().capture == nullptr) return effect();
+  context().capture->effects.push_back(std::move(effect));
+}
+
+// The arrays that are brought to a device for a pass, in order, at places that stay: what is
+// brought next time overwrites them.
+class Uploads {
+ public:
+  // Where the next one goes. A place of another shape or dtype is replaced.
+  Array next(const Shape& shape, DType dtype, Device device);
+  // Before each pass.
+  void rewind() {
+    next_ = 0;
+    moved_ = false;
+  }
+  // Whether what was brought since went where it did the time before.
+  bool stayed() const { return !moved_ && next_ == places_.size(); }
+
+ private:
+  std::vector<Array> places_;
+  size_t next_ = 0;
+  bool moved_ = false;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+
+#include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/cuda/driver.h"
+#include "lockstep/runtime/cuda/memory.h"
+#include "lockstep/runtime/cuda/queue.h"
+
+namespace lockstep::cuda {
+
+// Work of a queue as a CUDA graph: what is queued from construction to end().
+class CudaGraph final : public Capture {
+ public:
+  CudaGraph(Driver& driver, Memory& memory, Queue& queue, const RandomKey& key);
+  ~CudaGraph() override;
+
+  // Throws NotCapturable where the device met something that it cannot write down.
+  void end();
+  void replay(const RandomKey& now) override;
+
+ private:
+  void leave();
+
+  Driver& driver_;
+  Memory& memory_;
+  Queue& queue_;
+  Stream stream_;
+  uint32_t* base_ = nullptr;  // on the device: where a replay's random numbers begin
+  bool open_ = true;
+  bool draws_ = false;
+  Graph graph_ = nullptr;
+};
+
+}  // namespace lockstep::cuda

@@ -1,0 +1,283 @@
+#include "lockstep/nn/captured_passes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "lockstep/autograd/ops.h"
+#include "lockstep/nn/layers.h"
+#include "lockstep/nn/optim.h"
+#include "lockstep/runtime/ops/elementwise.h"
+#include "support/device_check.h"
+
+namespace lockstep {
+namespace {
+
+using nn::CapturedPasses;
+
+struct Net : nn::Layer<Net> {
+  nn::Linear hidden{6, 16};
+  nn::BatchNorm1d norm{16};
+  nn::Dropout dropout{0.3};
+  nn::Linear output{16, 4};
+
+  Tensor forward(const Tensor& x) { return output(dropout(gelu(norm(hidden(x))))); }
+  void visit(nn::Visitor& v) override {
+    v("hidden", hidden);
+    v("norm", norm);
+    v("dropout", dropout);
+    v("output", output);
+  }
+};
+
+// Trains on batches that differ, and drops units.
+class Training {
+ public:
+  explicit Training(bool captures, LowPrecisionCopies* copies = nullptr)
+      : copies_(copies), passes_(net_, backend_of(test::device()), copies) {
+    if (!captures) passes_.refuse("compared with");
+  }
+
+  double step(int64_t samples = 8) {
+    optimizer_.zero_grad();
+    ++steps_;
+    double total = 0;
+    for (int pass = 0; pass < 2; ++pass) {  // the second adds to the gradients of the first
+      context().random = {
+          .seed = 3, .step = steps_, .first_sample = static_cast<uint32_t>(8 * pass)};
+      const Array loss = passes_.run(
+          2 * samples + pass, 0.5, [&] { load(samples, pass); }, [&] { return this->loss(); });
+      total += loss.item();
+    }
+    optimizer_.step();
+    return total;
+  }
+  std::vector<double> steps(int count) {
+    std::vector<double> losses;
+    for (int i = 0; i < count; ++i) losses.push_back(step());
+    return losses;
+  }
+
+  CapturedPasses& passes() { return passes_; }
+  Net& net() { return net_; }
+  int64_t largest_label = 3;
+  bool looks_at_the_loss = false;
+  int64_t calls = 0;  // of loss()
+
+ private:
+  static Net& placed(Net& net) {
+    net.place({.device = test::device()});
+    return net;
+  }
+  void load(int64_t samples, int pass) {
+    const uint64_t seed = 10 * steps_ + static_cast<uint64_t>(pass);
+    const Array values = test::values({samples, 6}, DType::f32, -1, 1, seed);
+    std::vector<int64_t> labels(static_cast<size_t>(samples));
+    for (size_t i = 0; i < labels.size(); ++i) {
+      labels[i] = static_cast<int64_t>((seed + i) % static_cast<uint64_t>(largest_label + 1));
+    }
+    inputs_ = Tensor(values).to(test::device());
+    labels_ = Array::from(labels, {samples}, test::device());
+  }
+  Tensor loss() {
+    ++calls;
+    std::optional<Autocast> autocast;
+    if (copies_ != nullptr) autocast.emplace(*copies_);
+    const Tensor result = cross_entropy(net_(inputs_), labels_);
+    if (looks_at_the_loss) last_ = result.item();
+    return result;
+  }
+
+  Net net_;
+  LowPrecisionCopies* copies_;
+  optim::AdamW optimizer_{placed(net_).parameters(), {.learning_rate = 0.05}};
+  CapturedPasses passes_;
+  Tensor inputs_, labels_;
+  uint32_t steps_ = 0;
+  double last_ = 0;
+};
+
+TEST(CapturedPasses, TrainAsOthersDo) {
+  Training captured(true), plain(false);
+  EXPECT_EQ(captured.steps(12), plain.steps(12));
+  EXPECT_EQ(captured.passes().refusal(), "");
+  EXPECT_GE(captured.passes().replays(), 16);
+  EXPECT_LE(captured.calls, 8);
+  EXPECT_EQ(plain.calls, 24);
+  for (const auto& [name, buffer] : captured.net().named_buffers()) {
+    for (const auto& [other, expected] : plain.net().named_buffers()) {
+      if (name != other) continue;
+      EXPECT_EQ(test::on_host(buffer.array()).to_vector<double>(),
+                test::on_host(expected.array()).to_vector<double>())
+          << name;
+    }
+  }
+}
+
+TEST(CapturedPasses, In16Bits) {
+  LowPrecisionCopies mine(DType::bf16), theirs(DType::bf16);
+  Training captured(true, &mine), plain(false, &theirs);
+  EXPECT_EQ(captured.steps(10), plain.steps(10));
+  EXPECT_GT(captured.passes().replays(), 0);
+  // What was current when the pass was captured is so no more.
+  captured.net().output.weight.assign(Array::full({4, 16}, 0.125, DType::f32, test::device()));
+  plain.net().output.weight.assign(Array::full({4, 16}, 0.125, DType::f32, test::device()));
+  EXPECT_EQ(captured.steps(4), plain.steps(4));
+}
+
+// With a seed set once, every pass draws other numbers.
+TEST(CapturedPasses, RandomNumbersGoOn) {
+  std::vector<std::vector<double>> losses;
+  for (const bool captures : {true, false}) {
+    nn::Dropout dropout(0.5);
+    nn::Linear layer(64, 1);
+    layer.place({.device = test::device()});
+    CapturedPasses passes(layer, backend_of(test::device()));
+    if (!captures) passes.refuse("compared with");
+    const Tensor x(Array::full({4, 64}, 1, DType::f32, test::device()));
+    losses.emplace_back();
+    manual_seed(5);
+    for (int i = 0; i < 12; ++i) {
+      if (i == 9) manual_seed(7);
+      const Array loss = passes.run(
+          0, 1, [] {}, [&] { return sum(layer(dropout(x))); });
+      losses.back().push_back(loss.item());
+    }
+    EXPECT_EQ(passes.replays() > 0, captures);
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_NE(losses[0][7], losses[0][8]);
+}
+
+TEST(CapturedPasses, ParametersAreFrozenAndThawed) {
+  Training captured(true), plain(false);
+  for (int i = 0; i < 18; ++i) {
+    for (Training* training : {&captured, &plain}) {
+      training->net().hidden.weight.set_frozen(i >= 6 && i < 12);
+    }
+    EXPECT_EQ(captured.step(), plain.step()) << i;
+  }
+  EXPECT_GT(captured.passes().replays(), 20);
+}
+
+// What others need is theirs, and training goes on without.
+TEST(CapturedPasses, GiveWayWhereMemoryRunsOut) {
+  Backend& backend = backend_of(test::device());
+  backend.trim();
+  Training captured(true), plain(false);
+  EXPECT_EQ(captured.steps(6), plain.steps(6));
+  EXPECT_EQ(captured.passes().refusal(), "");
+  backend.trim();
+  backend.set_limit(backend.statistics().reserved_bytes);
+  {
+    std::vector<Array> others;
+    while (captured.passes().refusal().empty()) {
+      others.push_back(Array::empty({1 << 16}, DType::u8, test::device()));
+      ASSERT_LT(others.size(), 4096u);
+    }
+  }
+  backend.set_limit(0);
+  EXPECT_EQ(captured.steps(3), plain.steps(3));
+}
+
+TEST(CapturedPasses, OtherShapesArePassesOfTheirOwn) {
+  Training captured(true), plain(false);
+  for (int i = 0; i < 20; ++i) {
+    const int64_t samples = i % 3 == 2 ? 5 : 8;
+    EXPECT_EQ(captured.step(samples), plain.step(samples)) << i;
+  }
+  EXPECT_GT(captured.passes().replays(), 20);
+}
+
+TEST(CapturedPasses, WhatTheHostWaitsForIsNotCaptured) {
+  Training captured(true), plain(false);
+  captured.looks_at_the_loss = plain.looks_at_the_loss = true;
+  EXPECT_EQ(captured.steps(8), plain.steps(8));
+  EXPECT_EQ(captured.passes().replays(), 0);
+  EXPECT_THAT(captured.passes().refusal(), testing::HasSubstr("the host waits for"));
+}
+
+TEST(CapturedPasses, IndicesAreCheckedInEveryPass) {
+  Training captured(true), plain(false);
+  EXPECT_EQ(captured.steps(8), plain.steps(8));
+  captured.largest_label = plain.largest_label = 4;
+  EXPECT_THROW(captured.step(), Error);
+  EXPECT_THROW(plain.step(), Error);
+  captured.largest_label = plain.largest_label = 2;
+  const int64_t before = captured.passes().replays();
+  EXPECT_EQ(captured.steps(3), plain.steps(3));
+  EXPECT_EQ(captured.passes().replays(), before + 6);
+}
+
+TEST(CapturedPasses, MemoryOfTheirOwnIsNotOthers) {
+  Training captured(true), plain(false);
+  captured.steps(6);
+  plain.steps(6);
+  std::vector<Array> others;
+  for (int64_t size = 1; size < 20000; size = size * 5 / 4 + 1) {
+    for (int i = 0; i < 8; ++i) {
+      others.push_back(Array::full({size}, static_cast<double>(size), DType::f32, test::device()));
+    }
+  }
+  EXPECT_EQ(captured.steps(3), plain.steps(3));
+  for (const Array& other : others) {
+    EXPECT_THAT(other.to_vector<float>(), testing::Each(static_cast<float>(other.elements())));
+  }
+}
+
+TEST(CapturedPasses, GiveTheirMemoryBack) {
+  Backend& backend = backend_of(test::device());
+  backend.trim();
+  const int64_t before = backend.statistics().reserved_bytes;
+  {
+    Training captured(true);
+    captured.steps(6);
+    EXPECT_GT(captured.passes().replays(), 0);
+    captured.passes().forget();
+    EXPECT_EQ(captured.steps(6).size(), 6u);
+  }
+  backend.trim();
+  EXPECT_EQ(backend.statistics().reserved_bytes, before);
+}
+
+TEST(CapturedPasses, CallTheHooksOfLeavesWithEachReplay) {
+  Training captured(true);
+  std::vector<std::string> fired, expected;
+  const std::vector<nn::NamedParameter> parameters = captured.net().named_parameters();
+  for (const auto& [name, parameter] : parameters) {
+    parameter.leaf().set_hook([&fired, name = name] { fired.push_back(name); });
+  }
+  captured.step();
+  expected = fired;
+  EXPECT_EQ(expected.size(), 2 * parameters.size());
+  for (int i = 0; i < 7; ++i) {
+    fired.clear();
+    captured.step();
+    EXPECT_EQ(fired, expected) << i;
+  }
+  EXPECT_GT(captured.passes().replays(), 0);
+  for (const auto& [name, parameter] : parameters) {
+    EXPECT_TRUE(parameter.leaf().has_gradient()) << name;
+    parameter.leaf().set_hook({});
+  }
+}
+
+TEST(CapturedPasses, OnTheCpuNothingIsCaptured) {
+  nn::Linear layer(3, 2);
+  layer.place({});
+  CapturedPasses passes(layer, backend_of({}));
+  EXPECT_NE(passes.refusal(), "");
+  Tensor x;
+  for (int i = 0; i < 5; ++i) {
+    const Array loss = passes.run(
+        0, 2,
+        [&] {
+          x = test::values({4, 3}, DType::f32, -1, 1);
+        },
+        [&] { return sum(layer(x)); });
+    EXPECT_TRUE(std::isfinite(loss.item()));
+  }
+  EXPECT_EQ(layer.bias.grad().value().to_vector<float>(), (std::vector<float>{40, 40}));
+}
+
+}  // namespace
+}  // namespace lockstep
