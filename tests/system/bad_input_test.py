@@ -115,7 +115,7 @@ class BadInput(SystemTest):
         self.refused([*plain, nowhere], nowhere)
 
     def test_memory_limit(self):
-        self.refused(self.command("--memory-limit", "300K"), "307200", "memory", code=1)
+        self.refused(self.command("--memory-limit", "200K"), "204800", "memory", code=1)
 
 
 if __name__ == "__main__":
