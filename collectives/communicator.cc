@@ -100,7 +100,7 @@ void Communicator::descend_from(const Communicator& parent, int color) {
   recorder_ = parent.recorder_;
   activity_ = parent.activity_;
   late_ = parent.late_;
-  timeout_ = parent.timeout_;
+  timeout_ = parent.timeout();
 }
 
 void Communicator::set_late_handler(LateHandler handler) {

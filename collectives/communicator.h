@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -104,7 +105,7 @@ class Communicator {
   std::shared_ptr<FlightRecorder> recorder_;
   std::shared_ptr<Activity> activity_;
   std::shared_ptr<const LateHandler> late_;
-  std::chrono::milliseconds timeout_{std::chrono::minutes(10)};
+  std::atomic<std::chrono::milliseconds> timeout_{std::chrono::minutes(10)};  // the watch reads it
 };
 
 // A world of one.
