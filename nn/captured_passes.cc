@@ -1,6 +1,7 @@
 #include "lockstep/nn/captured_passes.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "lockstep/collectives/work.h"
@@ -69,19 +70,38 @@ void CapturedPasses::load(int64_t number, const std::function<void()>& load) {
 
 bool CapturedPasses::captured(const std::function<Array()>& pass) {
   if (!refusal_.empty() || !kind_->is_settled || !kind_->weight) return false;
-  if (kind_->capture != nullptr && has_changed(*kind_)) kind_->capture.reset();
+  drop_outdated(*kind_);
   // A graph converts nothing: what it reads is current before it runs.
   if (copies_ != nullptr) copies_->refresh();
   if (kind_->capture == nullptr && kind_->settled > kWarmUp) capture(*kind_, pass);
   return kind_->capture != nullptr && within_bounds(*kind_);
 }
 
-// Whether a graph would compute something else: a seed, or what has gradients.
-bool CapturedPasses::has_changed(const Kind& kind) const {
-  if (kind.seed != context().random.seed) return true;
-  return std::any_of(kind.parameters.begin(), kind.parameters.end(), [](const auto& captured) {
-    return captured.parameter.frozen() != captured.frozen;
-  });
+CapturedPasses::CapturedParameter::CapturedParameter(const Parameter& parameter)
+    : parameter(parameter),
+      frozen(parameter.frozen()),
+      value(parameter.tensor().value().data()),
+      gradient(parameter.leaf().seated() ? parameter.leaf().gradient().data() : nullptr) {}
+
+bool CapturedPasses::CapturedParameter::is_as_before() const {
+  return parameter.frozen() == frozen;
+}
+
+bool CapturedPasses::CapturedParameter::is_where_before() const {
+  const CapturedParameter now(parameter);
+  return now.value == value && now.gradient == gradient;
+}
+
+// A graph that would compute something else, or somewhere else: then libraries choose anew first.
+void CapturedPasses::drop_outdated(Kind& kind) const {
+  if (kind.capture == nullptr) return;
+  const auto all = [&](bool (CapturedParameter::*is)() const) {
+    return std::all_of(kind.parameters.begin(), kind.parameters.end(), std::mem_fn(is));
+  };
+  const bool stayed = all(&CapturedParameter::is_where_before);
+  if (!stayed) kind.settled = 0;
+  if (stayed && all(&CapturedParameter::is_as_before) && kind.seed == context().random.seed) return;
+  kind.capture.reset();
 }
 
 Tensor CapturedPasses::seed(const Tensor& loss, double weight) {
@@ -91,11 +111,6 @@ Tensor CapturedPasses::seed(const Tensor& loss, double weight) {
   }
   if (context().capture == nullptr) kernels::fill(seed, weight);
   return Tensor(seed);
-}
-
-void CapturedPasses::forget() {
-  kinds_.clear();
-  kind_ = nullptr;
 }
 
 void CapturedPasses::refuse(const std::string& reason) {
@@ -110,10 +125,11 @@ void CapturedPasses::capture(Kind& kind, const std::function<Array()>& pass) {
   for (const auto& [name, parameter] : module_.named_parameters()) {
     Leaf& leaf = parameter.leaf();
     leaves.emplace_back(Ref<Leaf>(&leaf), leaf.has_gradient());
-    kind.parameters.push_back({parameter, parameter.frozen()});
-    if (leaf.seated() || parameter.frozen()) continue;
-    const Purpose purpose("gradients");
-    leaf.seat_gradient(Array::empty(leaf.shape(), parameter.dtype(), backend_.device()));
+    if (!leaf.seated() && !parameter.frozen()) {
+      const Purpose purpose("gradients");
+      leaf.seat_gradient(Array::empty(leaf.shape(), parameter.dtype(), backend_.device()));
+    }
+    kind.parameters.emplace_back(parameter);
   }
   const RandomKey key = context().random;
   const auto undo = [&] {

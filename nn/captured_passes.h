@@ -17,9 +17,10 @@ namespace lockstep::nn {
 // Forward and backward passes that a device does by itself: one that has been seen before is
 // captured as a CUDA graph and replayed, so that the host queues one thing instead of hundreds.
 // What counts is what a pass queues, and at_each_replay(): every pass of a kind has to compute the
-// same, from parameters and buffers that stay where they are and from what `load` brings to the
-// device (Array::from, Tensor::to) in equal shapes. Passes are done as usual until they have
-// settled, and from then on where they turn out not to be such: refusal() says why.
+// same, from the module's parameters, from buffers that stay where they are, and from what `load`
+// brings to the device (Array::from, Tensor::to) in equal shapes. Where parameters or gradients
+// have moved, or parameters are frozen or thawed, it is captured anew. Passes are done as usual
+// until they have settled, and from then on where they turn out not to be such: refusal() says why.
 //
 //   Array loss = passes.run(0, 1, [&] { batch = Array::from(...); }, [&] { return loss_of(batch);
 //   });
@@ -46,9 +47,6 @@ class CapturedPasses {
   Tensor seed(const Tensor& loss, double weight);
   Array replay(double weight);
 
-  // Parameters or buffers have moved: every pass is captured anew.
-  void forget();
-
   // No pass is captured from now on.
   void refuse(const std::string& reason);
   // Why passes are not captured; empty: they are, or will be.
@@ -61,6 +59,18 @@ class CapturedPasses {
   // Of which each brought its arrays elsewhere, after which it is not tried any more.
   static constexpr int kMostUnsettled = 8;
 
+  // A parameter as a graph knows it.
+  struct CapturedParameter {
+    explicit CapturedParameter(const Parameter& parameter);
+    bool is_as_before() const;
+    bool is_where_before() const;
+
+    Parameter parameter;
+    bool frozen;
+    const void* value;
+    const void* gradient;  // null: none
+  };
+
   struct Kind {
     Uploads uploads;
     int settled = 0;    // passes whose arrays were brought to the places of before
@@ -71,16 +81,12 @@ class CapturedPasses {
     CaptureNotes notes;
     uint64_t seed = 0;        // of its random numbers
     uint32_t operations = 0;  // that draw some
-    struct CapturedParameter {
-      Parameter parameter;
-      bool frozen;
-    };
     std::vector<CapturedParameter> parameters;
     std::unique_ptr<Capture> capture;
   };
 
   void capture(Kind& kind, const std::function<Array()>& pass);
-  bool has_changed(const Kind& kind) const;
+  void drop_outdated(Kind& kind) const;
   bool within_bounds(const Kind& kind) const;
 
   Module& module_;

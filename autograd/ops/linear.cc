@@ -46,11 +46,12 @@ struct Operand {
   DType dtype() const { return input ? input.dtype() : DType::f32; }
 };
 
-void check_layer(const char* name, const Operand& x, int64_t in, const Operand& weight,
+// x: the layer's input, of `shape`.
+void check_layer(const char* name, const Operand& x, const Shape& shape, const Operand& weight,
                  const Operand& bias) {
   const Tensor &w = weight.value, &b = bias.value;
-  LOCKSTEP_CHECK(x.value.rank() >= 1 && w.rank() == 2 && in == w.dim(1), name, ": input of shape ",
-                 x.value.shape(), " and weight of shape ", w.shape(),
+  LOCKSTEP_CHECK(shape.rank() >= 1 && w.rank() == 2 && shape.back() == w.dim(1), name,
+                 ": input of shape ", shape, " and weight of shape ", w.shape(),
                  ", expected [..., in] and [out, in], or [in] without bias");
   LOCKSTEP_CHECK(!b || b.shape() == Shape{w.dim(0)}, name, ": bias of shape ", b.shape(),
                  " for weight of shape ", w.shape());
@@ -119,7 +120,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
     return squeeze(linear(x, unsqueeze(Operand(weight).value, 0)), -1);
   }
   const Operand in(x), w(weight), b(bias);
-  check_layer("linear", in, x.rank() == 0 ? 0 : x.dim(-1), w, b);
+  check_layer("linear", in, x.shape(), w, b);
   Shape shape = x.shape();
   shape[shape.rank() - 1] = weight.dim(0);
   const Array y = kernels::linear(row_values(in.array()), w.array(), b.array());
@@ -197,8 +198,10 @@ Tensor feed_forward(const Tensor& x, const Tensor& weight1, const Tensor& bias1,
   for (const Tensor* given : {&x, &weight1, &weight2}) check_given(kName, *given);
   const Operand in[kInputs] = {Operand(x), Operand(weight1), Operand(bias1), Operand(weight2),
                                Operand(bias2)};
-  check_layer(kName, in[kX], x.rank() == 0 ? 0 : x.dim(-1), in[kWeight1], in[kBias1]);
-  check_layer(kName, in[kX], weight1.dim(0), in[kWeight2], in[kBias2]);
+  check_layer(kName, in[kX], x.shape(), in[kWeight1], in[kBias1]);
+  Shape hidden_shape = x.shape();
+  hidden_shape[x.rank() - 1] = weight1.dim(0);
+  check_layer(kName, in[kX], hidden_shape, in[kWeight2], in[kBias2]);
   LOCKSTEP_CHECK(is_floating(in[kX].value.dtype()), kName, ": dtype ", in[kX].value.dtype(),
                  ", expected a floating one");
   const auto inputs = {&in[kX].input, &in[kWeight1].input, &in[kBias1].input, &in[kWeight2].input,

@@ -217,7 +217,6 @@ void Trainer::break_off(const std::string& error) {
 
 // A rank that fails still takes part in what the others wait for, then all fail together.
 nn::StepReport Trainer::forward_backward(StepTimes& times) {
-  if (std::exchange(layout_, ddp_->layouts()) != ddp_->layouts()) passes_->forget();
   optimizer_->zero_grad();
   nn::StepReport mine;
   std::string error = pending_error_;

@@ -152,7 +152,6 @@ class Trainer {
   std::optional<LowPrecisionCopies> copies_;  // of the parameters, in 16-bit precision
   std::optional<nn::DistributedDataParallel> ddp_;
   std::optional<nn::CapturedPasses> passes_;
-  int64_t layout_ = 0;                       // of ddp_, that the passes know
   std::optional<optim::GradScaler> scaler_;  // in fp16
   std::unique_ptr<optim::Optimizer> optimizer_;
   Checkpointer checkpointer_;

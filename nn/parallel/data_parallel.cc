@@ -171,7 +171,6 @@ Array DistributedDataParallel::new_gradients(DType dtype) const {
 // Values and gradients of all members, with what they hold, to flat memory of this layout.
 void DistributedDataParallel::move_into(FlatLayout layout) {
   layout_ = std::move(layout);
-  ++layouts_;
   const Placement placement = options_.placement;
   const DType dtype = members_.empty() ? placement.dtype : parameter(0).dtype();
   const Device device = members_.empty() ? placement.device : parameter(0).tensor().device();

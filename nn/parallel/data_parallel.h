@@ -129,9 +129,6 @@ class DistributedDataParallel {
   // Whether a backward pass sends gradients: not under no_sync().
   bool synchronizes() const { return synchronize_; }
 
-  // How often parameters and gradients were moved to other memory.
-  int64_t layouts() const { return layouts_; }
-
   // Other bucket sizes from the next step on. The same on all ranks.
   void set_bucket_sizes(const BucketSizes& sizes);
 
@@ -201,7 +198,6 @@ class DistributedDataParallel {
   std::vector<int> member_of_;              // of each parameter; kOutside: frozen so far
   std::vector<bool> late_;                  // of each parameter, in this step
   FlatLayout layout_;                       // of members_
-  int64_t layouts_ = 0;                     // so far
   Array values_;                            // flat
   Array gradients_;                         // flat
   std::unique_ptr<Sharding> sharding_;      // instead of layout_, values_ and gradients_

@@ -98,6 +98,12 @@ TEST(FeedForward, Errors) {
   expect_error("feed_forward: ", [&] { feed_forward(x, w2, b1, w1, b2); });
   expect_error("feed_forward: ", [&] { feed_forward(x, w1, b2, w2, b2); });
   expect_error("feed_forward: ", [&] { feed_forward(x, w1, b1, w2, b1); });
+  // The second layer reads what the first one gives.
+  const Tensor narrow_w2(Array::zeros({w2.dim(0), w2.dim(1) - 1}, w2.dtype()));
+  Shape hidden = x.shape();
+  hidden[x.rank() - 1] = w1.dim(0);
+  expect_error(concat({"feed_forward: input of shape ", hidden, " and weight"}),
+               [&] { feed_forward(x, w1, b1, narrow_w2, b2); });
   expect_error("feed_forward: ", [&] { feed_forward(x, w1, b1, to(w2, DType::f32), b2); });
   expect_error("feed_forward: ", [&] { feed_forward({}, w1, b1, w2, b2); });
 }

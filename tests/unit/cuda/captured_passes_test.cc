@@ -159,6 +159,24 @@ TEST(CapturedPasses, ParametersAreFrozenAndThawed) {
   EXPECT_GT(captured.passes().replays(), 20);
 }
 
+// As data parallelism does when it packs its buckets.
+TEST(CapturedPasses, FollowParametersThatMove) {
+  Training captured(true), plain(false);
+  for (int i = 0; i < 16; ++i) {
+    if (i == 6 || i == 11) {
+      for (const nn::NamedParameter& named : captured.net().named_parameters()) {
+        const auto elsewhere = [&] {
+          return Array::full(named.parameter.shape(), 0, DType::f32, test::device());
+        };
+        named.parameter.leaf().seat_gradient(elsewhere());
+        if (i == 6) nn::Parameter(named.parameter).seat(elsewhere());
+      }
+    }
+    EXPECT_EQ(captured.step(), plain.step()) << i;
+  }
+  EXPECT_GT(captured.passes().replays(), 8);
+}
+
 // What others need is theirs, and training goes on without.
 TEST(CapturedPasses, GiveWayWhereMemoryRunsOut) {
   Backend& backend = backend_of(test::device());
@@ -232,7 +250,7 @@ TEST(CapturedPasses, GiveTheirMemoryBack) {
     Training captured(true);
     captured.steps(6);
     EXPECT_GT(captured.passes().replays(), 0);
-    captured.passes().forget();
+    captured.passes().refuse("its memory is wanted");
     EXPECT_EQ(captured.steps(6).size(), 6u);
   }
   backend.trim();
