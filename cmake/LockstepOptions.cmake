@@ -2,8 +2,8 @@ set(LOCKSTEP_MPI AUTO CACHE STRING "MPI transport: AUTO, ON or OFF")
 set_property(CACHE LOCKSTEP_MPI PROPERTY STRINGS AUTO ON OFF)
 set(LOCKSTEP_CUDA AUTO CACHE STRING "CUDA and NCCL: ON, OFF, or AUTO: where there is a GPU and what it takes")
 set_property(CACHE LOCKSTEP_CUDA PROPERTY STRINGS AUTO ON OFF)
-set(LOCKSTEP_CUDA_ARCHITECTURES "80-real;90" CACHE STRING
-    "compute capabilities to compile kernels for; the last one also as PTX, for later ones")
+set(LOCKSTEP_CUDA_ARCHITECTURES "" CACHE STRING
+    "compute capabilities to compile kernels for, as CMAKE_CUDA_ARCHITECTURES; empty: 8.0 and 9.0, and PTX for later ones")
 set(LOCKSTEP_SANITIZER "" CACHE STRING "address or thread: build everything with that sanitizer")
 option(LOCKSTEP_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(LOCKSTEP_INSTALL "Install Lockstep as a library" ${PROJECT_IS_TOP_LEVEL})

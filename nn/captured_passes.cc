@@ -1,6 +1,7 @@
 #include "lockstep/nn/captured_passes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <utility>
 
@@ -108,9 +109,17 @@ Tensor CapturedPasses::seed(const Tensor& loss, double weight) {
   Array& seed = kind_->weight;
   if (!seed || seed.shape() != loss.shape() || seed.dtype() != loss.dtype()) {
     seed = Array::empty(loss.shape(), loss.dtype(), loss.device());
+    kind_->filled = std::nan("");
   }
-  if (context().capture == nullptr) kernels::fill(seed, weight);
+  if (context().capture == nullptr) fill(*kind_, weight);
   return Tensor(seed);
+}
+
+// Backward passes read it alone, so it stays what it is.
+void CapturedPasses::fill(Kind& kind, double weight) {
+  if (kind.filled == weight) return;
+  kernels::fill(kind.weight, weight);
+  kind.filled = weight;
 }
 
 void CapturedPasses::refuse(const std::string& reason) {
@@ -180,7 +189,7 @@ bool CapturedPasses::within_bounds(const Kind& kind) const {
 
 Array CapturedPasses::replay(double weight) {
   Kind& kind = *kind_;
-  kernels::fill(kind.weight, weight);
+  fill(kind, weight);
   kind.capture->replay(context().random);
   context().random.operation += kind.operations;
   ++replays_;

@@ -76,7 +76,8 @@ class CapturedPasses {
     int settled = 0;    // passes whose arrays were brought to the places of before
     int unsettled = 0;  // and that were not
     bool is_settled = false;
-    Array weight;  // the loss's gradient
+    Array weight;       // the loss's gradient
+    double filled = 0;  // what it holds
     Array loss;
     CaptureNotes notes;
     uint64_t seed = 0;        // of its random numbers
@@ -85,6 +86,7 @@ class CapturedPasses {
     std::unique_ptr<Capture> capture;
   };
 
+  static void fill(Kind& kind, double weight);
   void capture(Kind& kind, const std::function<Array()>& pass);
   void drop_outdated(Kind& kind) const;
   bool within_bounds(const Kind& kind) const;

@@ -46,6 +46,12 @@ class Capture {
   virtual void replay(const RandomKey& now) = 0;
 };
 
+// A place in the work of a device: reached when all that was queued before it is done.
+class Mark {
+ public:
+  virtual ~Mark() = default;
+};
+
 // One kind of device: its memory and its kernels. Thread-safe.
 class Backend {
  public:
@@ -76,6 +82,19 @@ class Backend {
   virtual void synchronize() = 0;
   // The stream on which kernels are queued, as the device's library calls it; null on the CPU.
   virtual void* stream() { return nullptr; }
+
+  // A place behind everything this thread has queued so far. Null where work is done when it is
+  // asked for, as on the CPU, and while it is written down for later.
+  virtual std::unique_ptr<Mark> mark() { return nullptr; }
+  virtual bool is_reached(const Mark& mark) {
+    (void)mark;
+    return true;
+  }
+  // The device's time from one of its marks to a later one, both reached.
+  virtual double seconds_between(const Mark& from, const Mark& to) {
+    (void)from, (void)to;
+    return 0;
+  }
 
   // Until end_capture() this thread's work is written down and not done, and memory that it asks
   // for is the capture's: it is handed out to nobody else while the capture lives, but what of it

@@ -60,6 +60,32 @@ struct ResidualSum {
   View sum = {};
 };
 
+// Where the gradient of a ReLU goes on: not where its value is zero or less, NaN is neither. That
+// is x * scale + shift, of the channel, or what `output` has, laid out as it likes. Neither:
+// everywhere.
+struct ChannelGate {
+  View scale = {};
+  View shift = {};
+  View output = {};
+};
+
+// What batch normalization makes of a channel's mean and variance: inverse = 1 / sqrt(variance +
+// epsilon), scale = inverse * weight, shift = bias - mean * scale, and the running ones moved by
+// `momentum` towards them, the variance times `unbiased`. All are [channels]; weight, bias and the
+// running ones are of any floating dtype and may be absent.
+struct ChannelNorm {
+  View weight = {};
+  View bias = {};
+  View inverse = {};
+  View scale = {};
+  View shift = {};
+  View running_mean = {};
+  View running_variance = {};
+  double epsilon = 0;
+  double momentum = 0;
+  double unbiased = 1;
+};
+
 // How the gradient of x, where that is such a sum, goes on. dsum, of x's dtype: the gradient of the
 // sum's other uses. ddelta, of 16 bits beside an f32 x: dx once more, rounded. Either may be
 // absent.
@@ -174,21 +200,42 @@ class Kernels {
                                            const WindowOptions& options, const View& dw,
                                            double beta) = 0;
   // The largest of each window, NaN above all, and its row-major place among the spatial elements
-  // of x; padding is never chosen. x, y [batch, channels, spatial…], index i64 of y's shape.
+  // of x; padding is never chosen: -inf and -1 where a window sees nothing else. x, y [batch,
+  // channels, spatial…], index i64 of y's shape.
   virtual void max_pool(const View& x, const WindowOptions& options, const View& y,
                         const View& index) = 0;
+  // dx = the sum of dy of those windows whose largest element each one is, in the windows' order;
+  // index as max_pool gives it.
+  virtual void max_pool_backward(const View& dy, const View& index, const WindowOptions& options,
+                                 const View& dx) = 0;
   // y = the sparse matrix applied along `dim` of x. Averages and interpolations are made of it.
   virtual void resample(const View& x, int dim, const SparseRows& matrix, const View& y) = 0;
 
   // Of [batch, channels, inner] windows with any strides; what is of a channel is [channels] in f32
   // (f64 for f64). Mean and biased variance over batch and inner.
   virtual void channel_moments(const View& x, const View& mean, const View& variance) = 0;
-  // y = x * scale + shift + dy * dy_scale, each of the channel; dy and its scale may have no data.
-  virtual void channel_affine(const View& x, const View& scale, const View& shift, const View& dy,
-                              const View& dy_scale, const View& y) = 0;
-  // The sums of dy and of dy * (x - mean) of each channel.
+  virtual void channel_norm(const View& mean, const View& variance, const ChannelNorm& norm) = 0;
+  // Of sums over a channel's 1 / share values of g and of g * (x - mean), g the gradient of the
+  // normalized and scaled: slope = -scale * inverse^2 * product_sum * share,
+  // shift = -scale * sum * share - slope * mean, and dweight = product_sum * inverse, of any
+  // floating dtype or absent.
+  virtual void channel_norm_backward(const View& mean, const View& inverse, const View& scale,
+                                     const View& sum, const View& product_sum, double share,
+                                     const View& slope, const View& shift, const View& dweight) = 0;
+  // y = x * scale + shift + residual, or max(0, that) with `relu` (NaN stays NaN); residual, of x's
+  // dtype, may have no data.
+  virtual void channel_affine(const View& x, const View& scale, const View& shift,
+                              const View& residual, bool relu, const View& y) = 0;
+  // The sums of g and of g * (x - mean) of each channel, where g is dy as far as the gate lets it
+  // through; g is kept in `gated`, of dy's dtype, where that has data.
   virtual void channel_gradient_sums(const View& dy, const View& x, const View& mean,
-                                     const View& sum, const View& product_sum) = 0;
+                                     const ChannelGate& gate, const View& gated, const View& sum,
+                                     const View& product_sum) = 0;
+  // dx = g * scale + x * slope + shift, g as above, the last two together absent or not. The gate
+  // has no output here.
+  virtual void channel_input_gradient(const View& dy, const View& x, const View& scale,
+                                      const ChannelGate& gate, const View& slope, const View& shift,
+                                      const View& dx) = 0;
 
   // Row-wise kernels work on [rows, width], contiguous; statistics are [rows] in f32 (f64 for f64).
   virtual void softmax(const View& x, const View& y, bool log) = 0;
@@ -217,6 +264,10 @@ class Kernels {
   // lie any distance apart.
   virtual void cross_entropy(const View& logits, const View& targets, int64_t ignore,
                              const View& loss, const View& log_sum_exp) = 0;
+  // result[0] = the mean of those losses whose target is not `ignore`, result[1] = 1 / their
+  // number. Of loss's dtype, [2].
+  virtual void mean_loss(const View& loss, const View& targets, int64_t ignore,
+                         const View& result) = 0;
   // dlogits = (softmax(logits) - one_hot(target)) * dloss of the row; with beta 0 it may be written
   // over the logits.
   virtual void cross_entropy_backward(const View& logits, const View& targets, int64_t ignore,

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "lockstep/autograd/function.h"
 #include "lockstep/autograd/ops/add_recorded.h"
@@ -52,13 +53,6 @@ Tensor batch_norm_formula(const Tensor& input, const Tensor& weight, const Tenso
   return to(y, input.dtype());
 }
 
-// running = (1 - momentum) running + momentum * value
-void move_towards(const Array& running, const Array& value, double momentum, double factor = 1) {
-  if (!running) return;
-  kernels::scale_add(momentum * factor, kernels::cast(value, running.dtype()), 1 - momentum,
-                     running);
-}
-
 // Those of the ranks' batches as one, from each one's (Chan, Golub & LeVeque 1983).
 Statistics join(const Statistics& mine, const Group& group) {
   const Unrecorded one_op;
@@ -85,59 +79,106 @@ Statistics batch_statistics(const Tensor& x, const Group& group) {
   return group ? join(mine, group) : mine;
 }
 
-// dx = scale * dy, and in training the part that flows through the statistics too: with the sums
-// over a channel's n values, scale * (dy - sum(dy) / n - h * sum(dy h) / n), h the normalized x.
-Tensor input_gradient(const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& inverse,
-                      const Statistics& statistics, const kernels::ChannelSums& sums) {
-  const Tensor mean(statistics.mean);
-  if (statistics.count == 0) {
-    return kernels::channel_affine(dy.value(), scale.value(), (mean * 0.0).value());
-  }
-  Tensor total(sums.dy), products(sums.products);
-  if (statistics.group) {
-    const Tensor both = over_ranks(statistics.group, stack({total, products}));
-    total = select(both, 0, 0);
-    products = select(both, 0, 1);
-  }
-  const double share = 1 / statistics.count;
-  const Tensor slope = neg(scale * square(inverse) * products) * share;
-  const Tensor shift = neg(scale * total) * share - slope * mean;
-  return kernels::channel_affine(x.value(), slope.value(), shift.value(), dy.value(),
-                                 scale.value());
+// The sums over the batches of all ranks.
+kernels::ChannelSums joined(const kernels::ChannelSums& mine, const Group& group) {
+  const Tensor both = over_ranks(group, stack({Tensor(mine.dy), Tensor(mine.products)}));
+  return {select(both, 0, 0).value(), select(both, 0, 1).value()};
 }
 
-// y = (x - mean) / sqrt(variance + epsilon) * weight + bias with its fused gradients.
-Tensor normalize(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                 const Statistics& statistics, double epsilon) {
-  const DType dtype = statistics.mean.dtype();
-  Tensor inverse, scale;
-  Array y;
-  {
-    const Unrecorded one_op;
-    inverse = rsqrt(Tensor(statistics.variance) + epsilon);
-    scale = weight ? inverse * to(weight, dtype) : inverse;
-    Tensor shift = neg(Tensor(statistics.mean) * scale);
-    if (bias) shift = shift + to(bias, dtype);
-    y = kernels::channel_affine(x.value(), scale.value(), shift.value());
+// What a backward pass of the fused op has saved. Inputs: x, weight, bias, residual.
+struct SavedNorm {
+  Saved x, weight, bias;
+  Saved output;  // of a ReLU over a sum with a residual
+  Statistics statistics;
+  kernels::ChannelScaling scaling;
+  double epsilon;
+  bool relu;
+
+  // With g what the ReLU lets through of dy, dx = scale * g, and in training the part that flows
+  // through the statistics too: with the sums over a channel's n values and h the normalized x,
+  // scale * (g - sum(g) / n - h * sum(g h) / n).
+  void backward(const Tensor& dy, Gradients& out) const {
+    if (recording()) return backward_of_ops(dy, out);
+    const bool trains = statistics.count > 0 && out.needs(0);
+    const Into into_weight = out.offer(1), into_bias = out.offer(2);
+    Array g = dy.value();
+    kernels::ReluGate gate = this->gate();
+    kernels::ChannelSums sums;
+    if (trains || out.needs(1) || out.needs(2) || output) {
+      sums = kernels::channel_gradient_sums(g, x.value(), statistics.mean, gate,
+                                            if_replaced(into_bias));
+    }
+    if (output) {
+      g = sums.gated;
+      gate = {};
+    }
+    Array dweight;
+    if (out.needs(1)) {
+      dweight = kernels::accept(if_replaced(into_weight), weight->shape(), weight->dtype(),
+                                weight->device())
+                    .destination;
+    }
+    kernels::ChannelSlope through;
+    if (trains || dweight) {
+      const double share = statistics.count > 0 ? 1 / statistics.count : 0;
+      through = kernels::channel_norm_backward(statistics.mean, scaling, sums, share, dweight);
+      if (trains && statistics.group) {
+        through = kernels::channel_norm_backward(statistics.mean, scaling,
+                                                 joined(sums, statistics.group), share);
+      }
+    }
+    if (!trains) through = {};
+    out.add(0, [&] {
+      return Tensor(kernels::channel_input_gradient(g, x.value(), scaling.scale, gate, through));
+    });
+    out.deliver(1, dweight, into_weight);
+    if (out.needs(2)) out.deliver(2, to(Tensor(sums.dy), bias->dtype()), into_bias);
+    out.add(3, g);
   }
-  return record({"batch_norm"}, y, {&x, &weight, &bias},
-                [x = Saved(x), weight = Saved(weight), bias = Saved(bias), inverse, scale,
-                 statistics, epsilon](const Tensor& dy, Gradients& out) {
-                  const Tensor w = weight ? *weight : Tensor(), b = bias ? *bias : Tensor();
-                  if (recording()) {
-                    return internal::add_recorded(out, {*x, w, b}, dy, [&](auto in) {
-                      return batch_norm_formula(in[0], in[1], in[2], statistics, epsilon);
-                    });
-                  }
-                  kernels::ChannelSums sums;
-                  if (statistics.count > 0 || out.needs(1) || out.needs(2)) {
-                    sums = kernels::channel_gradient_sums(dy.value(), x.value(), statistics.mean);
-                  }
-                  out.add(0,
-                          [&] { return input_gradient(dy, *x, scale, inverse, statistics, sums); });
-                  out.add(1, [&] { return to(Tensor(sums.products) * inverse, w.dtype()); });
-                  out.add(2, [&] { return to(Tensor(sums.dy), b.dtype()); });
-                });
+
+ private:
+  kernels::ReluGate gate() const {
+    if (output) return {.output = output.value()};
+    return relu ? kernels::ReluGate{scaling.scale, scaling.shift} : kernels::ReluGate{};
+  }
+
+  // An offer that nothing is added to.
+  static Into if_replaced(const Into& offer) { return offer.beta == 0 ? offer : Into(); }
+
+  void backward_of_ops(const Tensor& dy, Gradients& out) const {
+    const Tensor g = output ? where(Tensor(output.value()) <= 0.0, 0.0, dy) : dy;
+    out.add(3, g);
+    const Tensor w = weight ? *weight : Tensor(), b = bias ? *bias : Tensor();
+    internal::add_recorded(out, {*x, w, b}, g, [&](auto in) {
+      const Tensor y = batch_norm_formula(in[0], in[1], in[2], statistics, epsilon);
+      return relu && !output ? lockstep::relu(y) : y;
+    });
+  }
+};
+
+// y = (x - mean) / sqrt(variance + epsilon) * weight + bias, and what the options have it followed
+// by, with its fused gradients.
+Tensor normalize(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                 const Statistics& statistics, const BatchNormOptions& options,
+                 const kernels::RunningMoments& running = {}) {
+  const bool relu = options.activation == Activation::relu;
+  const Tensor& residual = options.residual;
+  const kernels::ChannelScaling scaling =
+      kernels::channel_norm({statistics.mean, statistics.variance}, weight.value(), bias.value(),
+                            options.epsilon, running);
+  const Array y =
+      kernels::channel_affine(x.value(), scaling.scale, scaling.shift, residual.value(), relu);
+  return record(
+      {relu ? "batch_norm_relu" : "batch_norm"}, y, {&x, &weight, &bias, &residual},
+      [saved = SavedNorm{Saved(x), Saved(weight), Saved(bias), Saved(Tensor(y), relu && residual),
+                         statistics, scaling, options.epsilon, relu}](
+          const Tensor& dy, Gradients& out) { saved.backward(dy, out); });
+}
+
+// Whether it can be added in x's pass.
+bool fits(const Tensor& residual, const Tensor& x) {
+  return residual.shape() == x.shape() && residual.dtype() == x.dtype() &&
+         residual.device() == x.device();
 }
 
 }  // namespace
@@ -146,17 +187,25 @@ Tensor batch_norm(const Tensor& x, const Array& running_mean, const Array& runni
                   const Tensor& weight, const Tensor& bias, BatchNormOptions options) {
   internal::check_channels("batch_norm", x,
                            {&running_mean, &running_var, &weight.value(), &bias.value()});
+  if (options.residual && !fits(options.residual, x)) {
+    const Tensor residual = std::exchange(options.residual, {});
+    const Activation activation = std::exchange(options.activation, Activation::none);
+    broadcast_shapes("batch_norm", x.shape(), residual.shape());
+    LOCKSTEP_CHECK(residual.device() == x.device(), "batch_norm: a residual on ",
+                   residual.device().to_string(), " for x on ", x.device().to_string());
+    const Tensor sum = batch_norm(x, running_mean, running_var, weight, bias, options) + residual;
+    return activation == Activation::relu ? relu(sum) : sum;
+  }
   if (options.training) {
     const Statistics batch = batch_statistics(x, options.group);
     LOCKSTEP_CHECK(batch.count != 1, "batch_norm: x of shape ", x.shape(),
                    ", expected more than one value a channel in training");
+    kernels::RunningMoments running;
     // A recomputed batch has been counted.
     if (batch.count > 0 && !context().recomputing) {
-      const double unbiased = batch.count / (batch.count - 1);
-      move_towards(running_mean, batch.mean, options.momentum);
-      move_towards(running_var, batch.variance, options.momentum, unbiased);
+      running = {running_mean, running_var, options.momentum, batch.count / (batch.count - 1)};
     }
-    return normalize(x, weight, bias, batch, options.epsilon);
+    return normalize(x, weight, bias, batch, options, running);
   }
   LOCKSTEP_CHECK(running_mean && running_var,
                  "batch_norm: no running statistics, expected both when not training");
@@ -165,7 +214,7 @@ Tensor batch_norm(const Tensor& x, const Array& running_mean, const Array& runni
   const auto own = [&](const Array& running) {
     return running.dtype() == dtype ? kernels::copy(running) : kernels::cast(running, dtype);
   };
-  return normalize(x, weight, bias, {own(running_mean), own(running_var)}, options.epsilon);
+  return normalize(x, weight, bias, {own(running_mean), own(running_var)}, options);
 }
 
 }  // namespace lockstep

@@ -13,30 +13,53 @@
 namespace lockstep {
 namespace {
 
-// Loss of each row of [rows, classes], and its gradient given that of each row's loss.
-Tensor row_losses(const Tensor& logits, const Tensor& targets, int64_t ignore) {
+// What the losses of [rows, classes] keep for their gradient.
+struct SavedLosses {
+  Saved logits, targets;
+  int64_t ignore;
+  Array log_sum_exp;
+  Array inverse_count;  // of the mean: 1 / the number of targets, a scalar
+
+  // dloss: of each row's loss, or of their mean.
+  void backward(const Tensor& dloss, Gradients& out) const {
+    out.add(0, [&](Into into) -> Tensor {
+      const Tensor each =
+          expand(inverse_count ? dloss * Tensor(inverse_count) : dloss, log_sum_exp.shape());
+      if (recording()) return gradient_of_ops(each);
+      // Over the logits, if this was their last use: they are the largest of all.
+      const bool may = !into && kernels::has_separate_rows(logits.value());
+      const Array memory = may ? out.take(logits) : Array();
+      return kernels::cross_entropy_backward(memory ? memory : logits.value(), targets.value(),
+                                             ignore, log_sum_exp, each.value(),
+                                             memory ? Into{memory, 0} : into);
+    });
+  }
+
+ private:
+  Tensor gradient_of_ops(const Tensor& each) const {
+    const DType dtype = log_sum_exp.dtype();
+    const Tensor ignored = *targets == Tensor(Scalar(ignore));
+    const Tensor hot = one_hot(masked_fill(*targets, ignored, int64_t{0}), logits->dim(-1), dtype);
+    const Tensor error = softmax(to(*logits, dtype)) - hot;
+    const Tensor scale = masked_fill(to(each, dtype), ignored, 0.0);
+    return to(error * unsqueeze(scale, -1), logits->dtype());
+  }
+};
+
+// The loss of each row of [rows, classes], or their mean.
+Tensor fused_losses(const Tensor& logits, const Tensor& targets, int64_t ignore, bool mean) {
   const kernels::CrossEntropy result =
       kernels::cross_entropy(logits.value(), targets.value(), ignore);
-  return record({"cross_entropy"}, result.loss, {&logits},
-                [logits = Saved(logits), targets = Saved(targets), ignore,
-                 log_sum_exp = result.log_sum_exp](const Tensor& dloss, Gradients& out) {
-                  out.add(0, [&](Into into) -> Tensor {
-                    if (!recording()) {
-                      // Over the logits, if this was their last use: they are the largest of all.
-                      const bool may = !into && kernels::has_separate_rows(logits.value());
-                      const Array memory = may ? out.take(logits) : Array();
-                      return kernels::cross_entropy_backward(
-                          memory ? memory : logits.value(), targets.value(), ignore, log_sum_exp,
-                          dloss.value(), memory ? Into{memory, 0} : into);
-                    }
-                    const DType dtype = log_sum_exp.dtype();
-                    const Tensor ignored = *targets == Tensor(Scalar(ignore));
-                    const Tensor hot =
-                        one_hot(masked_fill(*targets, ignored, int64_t{0}), logits->dim(-1), dtype);
-                    const Tensor error = softmax(to(*logits, dtype)) - hot;
-                    const Tensor scale = masked_fill(to(dloss, dtype), ignored, 0.0);
-                    return to(error * unsqueeze(scale, -1), logits->dtype());
-                  });
+  SavedLosses saved{Saved(logits), Saved(targets), ignore, result.log_sum_exp, {}};
+  Array losses = result.loss;
+  if (mean) {
+    const Array both = kernels::mean_loss(result.loss, targets.value(), ignore);
+    losses = both.select(0, 0);
+    saved.inverse_count = both.select(0, 1);
+  }
+  return record({"cross_entropy"}, losses, {&logits},
+                [saved = std::move(saved)](const Tensor& dloss, Gradients& out) {
+                  saved.backward(dloss, out);
                 });
 }
 
@@ -101,13 +124,16 @@ Problem make_problem(const char* name, const Tensor& x, const Tensor& targets,
           x.dtype()};
 }
 
+Tensor losses_or_sum(const Problem& problem, const Tensor& losses) {
+  const bool each = problem.reduction == Reduction::none;
+  return to(each ? reshape(losses, problem.shape) : sum(losses), problem.dtype);
+}
+
 // `total` is what the mean divides by.
 template <class F>
 Tensor reduced(const Problem& problem, const Tensor& losses, const F& total) {
-  const DType dtype = problem.dtype;
-  if (problem.reduction == Reduction::none) return to(reshape(losses, problem.shape), dtype);
-  const Tensor all = sum(losses);
-  return to(problem.reduction == Reduction::sum ? all : all / total(), dtype);
+  if (problem.reduction != Reduction::mean) return losses_or_sum(problem, losses);
+  return to(sum(losses) / total(), problem.dtype);
 }
 
 // From log-probabilities [rows, classes]; `smoothing` as in cross_entropy.
@@ -157,10 +183,9 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOp
   }
   // The kernel reads logits of 16 bits as they are and computes in f32: nothing is converted.
   if (low_precision) problem.dtype = DType::f32;
-  const Tensor losses = row_losses(problem.x, problem.targets, problem.ignore);
-  return reduced(problem, losses, [&] {
-    return to(sum(problem.targets != Tensor(Scalar(problem.ignore))), losses.dtype());
-  });
+  const bool mean = problem.reduction == Reduction::mean;
+  const Tensor losses = fused_losses(problem.x, problem.targets, problem.ignore, mean);
+  return mean ? to(losses, problem.dtype) : losses_or_sum(problem, losses);
 }
 
 Tensor nll_loss(const Tensor& log_probabilities, const Tensor& targets, NllLossOptions options) {

@@ -65,8 +65,8 @@ struct Saves {
         planes.group_sum(scale * products) * square(inverse) * (-1 / planes.group_size());
     const Tensor shift =
         planes.group_sum(scale * dy_sums) * (-1 / planes.group_size()) - slope * mean;
-    return kernels::channel_affine(planes.view(x.value()), flat(slope), flat(shift),
-                                   planes.view(dy.value()), flat(scale))
+    return kernels::channel_input_gradient(planes.view(dy.value()), planes.view(x.value()),
+                                           flat(scale), {}, {flat(slope), flat(shift)})
         .reshape(x.shape());
   }
 };

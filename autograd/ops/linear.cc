@@ -5,6 +5,7 @@
 #include "lockstep/autograd/ops/add_recorded.h"
 #include "lockstep/autograd/ops/check.h"
 #include "lockstep/autograd/ops/elementwise.h"
+#include "lockstep/autograd/ops/index.h"
 #include "lockstep/autograd/ops/linear_algebra.h"
 #include "lockstep/autograd/ops/reduce.h"
 #include "lockstep/autograd/ops/shape.h"
@@ -92,13 +93,16 @@ void add_weight_gradients(Gradients& out, int i, const Array& dy, const F& rows,
   if (wanted.bias) out.deliver(i + 1, gradient.bias, wanted.into_bias);
 }
 
+constexpr Elementwise kRelu{math::index_of<math::UnaryOps, math::Relu>};
+
 struct SavedLinear {
   Shape shape;  // of x
   Saved x, weight;
+  Saved y;  // where relu follows
   DType dtypes[3];
 
   void backward(const Tensor& dy, Gradients& out) const {
-    const Tensor rows = rows_of(dy);
+    const Tensor rows = rows_of(y ? before_relu(dy, out) : dy);
     if (recording()) {
       out.add(0, [&] { return to(reshape(matmul(rows, *weight), shape), dtypes[0]); });
       out.add(1, [&] { return to(matmul(rows.mT(), rows_of(*x)), dtypes[1]); });
@@ -109,25 +113,40 @@ struct SavedLinear {
     add_weight_gradients(
         out, 1, rows.value(), [&] { return row_values(x.value()); }, dtypes[1], dtypes[2]);
   }
+
+ private:
+  // The gradient of what went into relu, in the memory of what came out if this was its last use.
+  Tensor before_relu(const Tensor& dy, Gradients& out) const {
+    if (recording()) return masked_fill(dy, Tensor(y.value()) <= 0.0, 0.0);
+    const Array memory = out.take(y);
+    if (!memory) return kernels::unary_backward(kRelu, {}, y.value(), dy.value(), {});
+    return kernels::unary_backward(kRelu, {}, memory, dy.value(), {memory, 0});
+  }
 };
 
 }  // namespace
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation) {
   check_given("linear", x);
   check_given("linear", weight);
   if (weight.rank() == 1 && !bias) {  // one output, which has no dimension
-    return squeeze(linear(x, unsqueeze(Operand(weight).value, 0)), -1);
+    return squeeze(linear(x, unsqueeze(Operand(weight).value, 0), {}, activation), -1);
   }
   const Operand in(x), w(weight), b(bias);
+  const bool relu = activation == Activation::relu;
+  if (relu && !is_floating(in.value.dtype())) return lockstep::relu(linear(x, weight, bias));
   check_layer("linear", in, x.shape(), w, b);
   Shape shape = x.shape();
   shape[shape.rank() - 1] = weight.dim(0);
-  const Array y = kernels::linear(row_values(in.array()), w.array(), b.array());
-  return record({"linear"}, y.reshape(shape), {&in.input, &w.input, &b.input},
+  const Array rows = row_values(in.array());
+  const Array y = (relu ? kernels::linear_activation(rows, w.array(), b.array(), kRelu, false).y
+                        : kernels::linear(rows, w.array(), b.array()))
+                      .reshape(shape);
+  return record({"linear"}, y, {&in.input, &w.input, &b.input},
                 [saved = SavedLinear{x.shape(),
                                      Saved(in.value, w.input.requires_grad()),
                                      Saved(w.value, in.input.requires_grad()),
+                                     Saved(Tensor(y), relu),
                                      {in.dtype(), w.dtype(), b.dtype()}}](
                     const Tensor& dy, Gradients& out) { saved.backward(dy, out); });
 }

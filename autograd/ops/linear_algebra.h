@@ -1,5 +1,6 @@
 #pragma once
 
+#include "lockstep/autograd/ops/activation.h"
 #include "lockstep/autograd/ops/elementwise.h"
 
 namespace lockstep {
@@ -18,8 +19,10 @@ Tensor bmm(const Tensor& a, const Tensor& b);
 Tensor addmm(const Tensor& input, const Tensor& a, const Tensor& b, double beta = 1,
              double alpha = 1);
 // x [..., in], weight [out, in], bias [out] or empty -> [..., out]; weight [in] without bias ->
-// [...].
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+// [...]. With an activation, that of the sums: the same as relu(linear(...)), of which only the
+// result is kept. On a GPU it is a part of the product.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+              Activation activation = Activation::none);
 struct FeedForwardOptions {
   GeluForm form = GeluForm::erf;
   // gelu's values are computed once more in backward instead of being kept: half of what the op

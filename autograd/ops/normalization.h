@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "lockstep/autograd/ops/activation.h"
 #include "lockstep/autograd/tensor.h"
 
 namespace lockstep {
@@ -57,6 +58,11 @@ struct BatchNormOptions {
   // In training the batch is that of all ranks together, of which each may have any part or none.
   // x then gets the gradient of what the ranks add up to, weight and bias this rank's part of it.
   std::shared_ptr<StatisticsGroup> group = {};
+  // activation(batch_norm(x) + residual) in one op, rounded once, where residual is of x's shape
+  // and dtype; else in ops of their own. Backward makes the sign of relu's operand from x again or,
+  // beside a residual, reads the result: it must not be changed then.
+  Activation activation = Activation::none;
+  Tensor residual = {};
 };
 // x [batch, channels, …]; weight, bias and the running statistics [channels], each may be empty
 // (Ioffe & Szegedy 2015). Training normalizes with the biased variance and updates what is given in

@@ -4,12 +4,12 @@
 #include <cmath>
 
 #include "lockstep/autograd/ops/check.h"
+#include "lockstep/autograd/ops/elementwise.h"
 #include "lockstep/autograd/ops/index.h"
 #include "lockstep/autograd/ops/resample.h"
 #include "lockstep/autograd/ops/window_options.h"
 #include "lockstep/autograd/record.h"
-#include "lockstep/runtime/ops/elementwise.h"
-#include "lockstep/runtime/ops/index.h"
+#include "lockstep/runtime/ops/convolution.h"
 
 namespace lockstep {
 namespace {
@@ -54,21 +54,18 @@ int64_t pooled(const char* name, const Tensor& x, const WindowOptions& options, 
 }
 
 // dy put back to where the maxima came from.
-Tensor unpool(const Tensor& dy, const Array& places, const kernels::ImageLayout& x) {
+Tensor unpool(const Tensor& dy, const Array& places, const WindowOptions& options,
+              const kernels::ImageLayout& x) {
+  if (!recording()) return kernels::max_pool_backward(dy.value(), places, options, x);
   const int64_t images = x.shape[0], channels = x.shape[1];
   if (x.shape.elements() == 0) return Array::zeros(x.shape, dy.dtype(), dy.device());
-  const int64_t outputs = dy.elements() / (images * channels);
-  const Shape from{images, channels, outputs};
+  const Shape from{images, channels, dy.elements() / (images * channels)};
   const Shape to{images, channels, x.shape.elements() / (images * channels)};
-  Array dx = kernels::empty_image(x, dy.dtype(), dy.device());
-  kernels::fill(dx, 0);
-  const Array flat = dx.reshape(to);  // a window on it: spatial dimensions merge in both layouts
-  if (recording()) {
-    return reshape(scatter_add(Tensor(flat), 2, Tensor(places.reshape(from)), reshape(dy, from)),
-                   x.shape);
-  }
-  kernels::scatter_add(dy.value().reshape(from), 2, places.reshape(from), flat);
-  return dx;
+  const Tensor nothing(Array::zeros(to, dy.dtype(), dy.device()));
+  const Tensor place(places.reshape(from)), none = place < Tensor(Scalar(int64_t{0}));
+  const Tensor spread = scatter_add(nothing, 2, masked_fill(place, none, int64_t{0}),
+                                    masked_fill(reshape(dy, from), none, 0.0));
+  return reshape(spread, x.shape);
 }
 
 Tensor max_pool(const char* name, int spatial, const Tensor& input, const PoolOptions& given) {
@@ -84,9 +81,9 @@ Tensor max_pool(const char* name, int spatial, const Tensor& input, const PoolOp
     kernels::Maxima maxima = kernels::max_pool(x.value(), options, shape);
     const std::string attributes = internal::describe(options);
     return record({name, attributes}, std::move(maxima.values), {&x},
-                  [places = std::move(maxima.places), layout = kernels::layout_of(x.value())](
-                      const Tensor& dy, Gradients& out) {
-                    out.add(0, [&] { return unpool(dy, places, layout); });
+                  [places = std::move(maxima.places), options,
+                   layout = kernels::layout_of(x.value())](const Tensor& dy, Gradients& out) {
+                    out.add(0, [&] { return unpool(dy, places, options, layout); });
                   });
   });
 }

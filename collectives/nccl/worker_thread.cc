@@ -71,6 +71,7 @@ std::shared_ptr<Worker::Task> Worker::next() {
 }
 
 void Worker::execute(Task& task) {
+  advanced_ = Clock::now();
   if (pending_.empty()) note_progress();
   if (task.freed != nullptr) {
     freed_.emplace_back(task.freed, task.events);
@@ -241,14 +242,16 @@ void Worker::give_up(WorkState& work, std::string_view reason) {
 }
 
 // Between two looks: as long as something has just advanced only for others to run; then sleeping,
-// a quarter of the time since, unless something is submitted.
+// a quarter of the time since, unless something is submitted. Not for long where the host waits for
+// values, and its device soon for the host.
 void Worker::rest() {
   const auto waited = Clock::now() - advanced_;
   if (waited < microseconds(100)) return std::this_thread::yield();
+  const bool for_the_host = !pending_.empty() && pending_.back()->on_host;
+  const microseconds most(for_the_host && waited < milliseconds(20) ? 50 : 1000);
   std::unique_lock lock(mutex_);
   const bool launching = current_ != nullptr;
-  submitted_.wait_for(lock,
-                      std::clamp<Clock::duration>(waited / 4, microseconds(20), microseconds(1000)),
+  submitted_.wait_for(lock, std::clamp<Clock::duration>(waited / 4, microseconds(20), most),
                       [&] { return broken_ || (!launching && !tasks_.empty()); });
 }
 

@@ -14,7 +14,10 @@
 
 namespace lockstep::train {
 
-// Where a step's seconds went, on rank 0.
+// Where a step's seconds went, on rank 0: those of the device where there is one, but for data,
+// communication and checkpoints, and passes while they are captured, which are the host's. A
+// device's optimizer ends after the step's line is written: its time is that of the step before.
+// What is replayed counts as backward.
 struct StepTimes {
   double data = 0;
   double forward = 0;

@@ -70,15 +70,21 @@ Trainer::Trainer(Session session, Task& task)
   note_precision();
 }
 
-Phase Trainer::phase(std::string_view name, double* seconds) {
-  return Phase(communicator_.activity(), name,
-               {.seconds = seconds, .timeline = timeline_ ? &*timeline_ : nullptr});
+Phase Trainer::phase(std::string_view name) {
+  return Phase(communicator_.activity(), name, {.timeline = timeline_ ? &*timeline_ : nullptr});
 }
 
-Phase Trainer::long_phase(std::string_view name, double* seconds) {
+Phase Trainer::long_phase(std::string_view name) {
   return Phase(communicator_.activity(), name,
                {.allowance = std::max(10 * options_.timeout, kLongPhase),
+                .timeline = timeline_ ? &*timeline_ : nullptr});
+}
+
+Phase Trainer::timed_phase(std::string_view name, StepTimes& times, double StepTimes::*seconds) {
+  return Phase(communicator_.activity(), name,
+               {.times = &times,
                 .seconds = seconds,
+                .device = &device_times_,
                 .timeline = timeline_ ? &*timeline_ : nullptr});
 }
 
@@ -189,6 +195,10 @@ void Trainer::write_metrics(const std::function<void()>& write) {
 
 void Trainer::write_trace() {
   try {
+    // The last step's optimizer.
+    backend().synchronize();
+    StepTimes rest;
+    device_times_.collect(rest, &*timeline_);
     timeline_->write(options_.trace);
   } catch (const CollectiveError&) {
     throw;
@@ -198,8 +208,8 @@ void Trainer::write_trace() {
 }
 
 void Trainer::add_losses(const std::vector<Array>& losses, const std::vector<int64_t>& counts,
-                         nn::StepReport& mine, StepTimes& times) {
-  const Phase phase = this->phase("backward", &times.backward);
+                         nn::StepReport& mine) {
+  const Phase phase = this->phase("backward");
   for (size_t i = 0; i < losses.size(); ++i) {
     const auto count = static_cast<double>(counts[i]);
     if (losses[i]) mine.loss_sum += losses[i].item() * count;
@@ -251,7 +261,7 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
         counts.push_back(count);
       }
       // Only now, when all that a device is to do is queued: reading waits for it.
-      if (last && computes) add_losses(losses, counts, mine, times);
+      if (last && computes) add_losses(losses, counts, mine);
     } catch (const CollectiveError&) {
       throw;
     } catch (const std::bad_alloc&) {
@@ -289,8 +299,8 @@ nn::StepReport Trainer::one_step() {
   if (scaler_) loss_scale = scaler_->scale();
   double norm = 0;
   {
-    const Phase phase = this->phase("optimizer", &times.optimizer);
-    norm = update();
+    const Phase phase = timed_phase("optimizer", times, &StepTimes::optimizer);
+    norm = update(times);
   }
   ++step_;
   position_ += plan_->step_at(position_).count;

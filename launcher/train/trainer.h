@@ -106,9 +106,11 @@ class Trainer {
 
   // Of the device that the model is on: the communicator's.
   Backend& backend() const { return backend_of(communicator_.device()); }
-  Phase phase(std::string_view name, double* seconds = nullptr);
+  Phase phase(std::string_view name);
   // One that may take long: for a while nobody takes the rank for late.
-  Phase long_phase(std::string_view name, double* seconds = nullptr);
+  Phase long_phase(std::string_view name);
+  // A part of a step that is timed: on the device, where there is one.
+  Phase timed_phase(std::string_view name, StepTimes& times, double StepTimes::*seconds);
   void make_optimizer();
   void note_precision();
   void load_or_initialize();
@@ -125,11 +127,11 @@ class Trainer {
   void make_passes();
   bool may_replay() const;
   void add_losses(const std::vector<Array>& losses, const std::vector<int64_t>& counts,
-                  nn::StepReport& mine, StepTimes& times);
+                  nn::StepReport& mine);
   // The task's loss over what it has loaded, in the run's precision.
   Tensor loss();
   // The optimizer's step, unless a gradient is not finite. Returns their norm before clipping.
-  double update();
+  double update(StepTimes& times);
   // What a norm that is not finite means: a step left out, or the end.
   void report_overflow(double loss);
   void report_step(const nn::StepReport& total, double norm, std::optional<double> loss_scale,
@@ -156,7 +158,8 @@ class Trainer {
   std::unique_ptr<optim::Optimizer> optimizer_;
   Checkpointer checkpointer_;
   std::optional<Progress> progress_;
-  std::optional<Timeline> timeline_;                   // where a trace is wanted
+  std::optional<Timeline> timeline_;  // where a trace is wanted
+  DeviceTimes device_times_{backend()};
   std::optional<StopSignals> signals_{std::in_place};  // until run() returns
   std::optional<std::filesystem::path> resumed_from_;
   std::string pending_error_;

@@ -39,22 +39,24 @@ Array Trainer::micro_batch(const data::Share& samples, double weight, bool adds,
                       .first_sample = static_cast<uint32_t>(samples.first - position_)};
   if (scaler_) weight *= scaler_->scale();
   {
-    const Phase phase = long_phase("data", &times.data);
+    const Phase phase = long_phase("data");
+    const Clock::time_point start = Clock::now();
     // Gradients that are there are added to.
     passes_->load(2 * samples.count + adds, [&] { task_.load(samples.first, samples.count); });
+    times.data += std::chrono::duration<double>(Clock::now() - start).count();
   }
   const auto pass = [&] {
     Tensor loss;
     {
-      const Phase phase = this->phase("forward", &times.forward);
+      const Phase phase = timed_phase("forward", times, &StepTimes::forward);
       loss = this->loss();
     }
-    const Phase phase = this->phase("backward", &times.backward);
+    const Phase phase = timed_phase("backward", times, &StepTimes::backward);
     loss.backward(passes_->seed(loss, weight));
     return loss.value();
   };
   if (may_replay() && passes_->captured(pass)) {
-    const Phase phase = this->phase("replay", &times.backward);
+    const Phase phase = timed_phase("replay", times, &StepTimes::backward);
     return passes_->replay(weight);
   }
   if (options_.cuda_graph == "on" && !passes_->refusal().empty()) {

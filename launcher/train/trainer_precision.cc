@@ -39,8 +39,10 @@ Tensor Trainer::loss() {
 }
 
 // All ranks have the same gradients, so they decide alike.
-double Trainer::update() {
+double Trainer::update(StepTimes& times) {
   const double norm = optim::gradient_norm(optimizer_->parameters());
+  // The device has come this far, and is still to do the rest of this phase.
+  device_times_.collect(times, timeline_ ? &*timeline_ : nullptr);
   if (!scaler_) {
     if (std::isfinite(norm)) optimizer_->step(optim::clip_factor(norm, options_.gradient_clip));
     return norm;

@@ -1,11 +1,15 @@
 #pragma once
 
+#include "lockstep/autograd/ops/activation.h"
 #include "lockstep/autograd/ops/elementwise.h"
 #include "lockstep/autograd/ops/normalization.h"
 #include "lockstep/nn/module.h"
 
 // The elementwise functions as layers; formulas and kinks are those of the functions.
 namespace lockstep::nn {
+
+// An argument of layers that have one within them: linear(x, Activation::relu).
+using lockstep::Activation;
 
 struct ReLU : StatelessLayer<ReLU> {
   Tensor forward(const Tensor& x) { return relu(x); }

@@ -20,7 +20,9 @@ Linear::Linear(int64_t in_features, int64_t out_features, const Options& options
   if (options.bias) bias = Parameter({out_features}, options.bias_initializer.value_or(usual));
 }
 
-Tensor Linear::forward(const Tensor& x) { return linear(x, weight, bias.tensor_or_empty()); }
+Tensor Linear::forward(const Tensor& x, Activation activation) {
+  return linear(x, weight, bias.tensor_or_empty(), activation);
+}
 
 void Linear::visit(Visitor& v) {
   v("weight", weight);

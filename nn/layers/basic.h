@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "lockstep/autograd/ops/activation.h"
 #include "lockstep/autograd/ops/normalization.h"
 #include "lockstep/autograd/ops/shape.h"
 #include "lockstep/nn/module.h"
@@ -18,7 +19,8 @@ struct Linear : Layer<Linear> {
   Linear(int64_t in_features, int64_t out_features)
       : Linear(in_features, out_features, Options()) {}
   Linear(int64_t in_features, int64_t out_features, const Options& options);
-  Tensor forward(const Tensor& x);
+  // layer(x, Activation::relu) is relu(layer(x)) in one op: see linear().
+  Tensor forward(const Tensor& x, Activation activation = Activation::none);
   void visit(Visitor& v) override;
   std::string describe() const override;
 

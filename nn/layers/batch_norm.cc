@@ -25,7 +25,8 @@ BatchNorm<kSpatial>::BatchNorm(int64_t num_features, Options options)
 }
 
 template <int kSpatial>
-Tensor BatchNorm<kSpatial>::forward(const Tensor& x) {
+Tensor BatchNorm<kSpatial>::forward(const Tensor& x, Activation activation,
+                                    const Tensor& residual) {
   const bool shaped = x.rank() == kSpatial + 2 || (kSpatial == 1 && x.rank() == 2);
   LOCKSTEP_CHECK(shaped && x.dim(1) == num_features, type_name(), ": input of shape ", x.shape(),
                  ", expected rank ", kSpatial + 2, kSpatial == 1 ? " or 2" : "", " with ",
@@ -51,7 +52,9 @@ Tensor BatchNorm<kSpatial>::forward(const Tensor& x) {
                     {.training = this->training() || !tracks,
                      .momentum = momentum,
                      .epsilon = options.eps,
-                     .group = this->training() ? statistics_group : nullptr});
+                     .group = this->training() ? statistics_group : nullptr,
+                     .activation = activation,
+                     .residual = residual});
 }
 
 template <int kSpatial>

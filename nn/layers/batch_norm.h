@@ -22,7 +22,9 @@ template <int kSpatial>
 struct BatchNorm : Layer<BatchNorm<kSpatial>> {
   using Options = BatchNormLayerOptions;
   explicit BatchNorm(int64_t num_features, Options options = {});
-  Tensor forward(const Tensor& x);
+  // layer(x, Activation::relu, residual) is relu(layer(x) + residual) in one op: see batch_norm().
+  Tensor forward(const Tensor& x, Activation activation = Activation::none,
+                 const Tensor& residual = {});
   void visit(Visitor& v) override;
   std::string type_name() const override;
   std::string describe() const override;

@@ -35,8 +35,8 @@ Tensor TransformerEncoderLayer::feed_forward(const Tensor& x) {
     return dropout2(lockstep::feed_forward(x, linear1.weight, linear1.bias.tensor_or_empty(),
                                            linear2.weight, linear2.bias.tensor_or_empty()));
   }
-  const Tensor hidden = linear1(x);
-  return dropout2(linear2(dropout(with_gelu ? gelu(hidden) : relu(hidden))));
+  const Tensor hidden = with_gelu ? gelu(linear1(x)) : linear1(x, Activation::relu);
+  return dropout2(linear2(dropout(hidden)));
 }
 
 Tensor TransformerEncoderLayer::forward(const Tensor& src, const Arguments& arguments) {

@@ -41,9 +41,10 @@ ResidualBlock::ResidualBlock(int64_t in_channels, int64_t channels, const Option
 }
 
 Tensor ResidualBlock::forward(const Tensor& x) {
-  Tensor y = bn2(conv2(relu(bn1(conv1(x)))));
-  if (conv3) y = (*bn3)((*conv3)(relu(y)));
-  return relu(y + (downsample ? downsample->bn(downsample->conv(x)) : x));
+  Tensor y = conv2(bn1(conv1(x), Activation::relu));
+  if (conv3) y = (*conv3)(bn2(y, Activation::relu));
+  return (bn3 ? *bn3 : bn2)(y, Activation::relu,
+                            downsample ? downsample->bn(downsample->conv(x)) : x);
 }
 
 void ResidualBlock::visit(Visitor& v) {
@@ -79,7 +80,7 @@ ResNet::ResNet(const std::array<int, 4>& blocks, bool bottleneck, const Options&
 Tensor ResNet::forward(const Tensor& x) {
   LOCKSTEP_CHECK(x.rank() == 4 && x.dim(1) == 3, "ResNet: input of shape ", x.shape(),
                  ", expected [batch, 3, height, width]");
-  Tensor y = relu(bn1(conv1(channels_last(x))));
+  Tensor y = bn1(conv1(channels_last(x)), Activation::relu);
   if (!options.small_images) {
     y = max_pool2d(y, {.kernel_size = {3}, .stride = {2}, .padding = {1}});
   }

@@ -128,6 +128,11 @@ void CpuKernels::max_pool(const View& x, const WindowOptions& options, const Vie
   cpu::max_pool(loops_, x, options, y, index);
 }
 
+void CpuKernels::max_pool_backward(const View& dy, const View& index, const WindowOptions&,
+                                   const View& dx) {
+  cpu::max_pool_backward(dy, index, dx);
+}
+
 void CpuKernels::resample(const View& x, int dim, const SparseRows& matrix, const View& y) {
   cpu::resample(loops_, x, dim, matrix, y);
 }
@@ -136,14 +141,31 @@ void CpuKernels::channel_moments(const View& x, const View& mean, const View& va
   cpu::channel_moments(loops_, x, mean, variance);
 }
 
-void CpuKernels::channel_affine(const View& x, const View& scale, const View& shift, const View& dy,
-                                const View& dy_scale, const View& y) {
-  cpu::channel_affine(loops_, x, scale, shift, dy, dy_scale, y);
+void CpuKernels::channel_norm(const View& mean, const View& variance, const ChannelNorm& norm) {
+  cpu::channel_norm(mean, variance, norm);
+}
+
+void CpuKernels::channel_norm_backward(const View& mean, const View& inverse, const View& scale,
+                                       const View& sum, const View& product_sum, double share,
+                                       const View& slope, const View& shift, const View& dweight) {
+  cpu::channel_norm_backward(mean, inverse, scale, sum, product_sum, share, slope, shift, dweight);
+}
+
+void CpuKernels::channel_affine(const View& x, const View& scale, const View& shift,
+                                const View& residual, bool relu, const View& y) {
+  cpu::channel_affine(loops_, x, scale, shift, residual, relu, y);
 }
 
 void CpuKernels::channel_gradient_sums(const View& dy, const View& x, const View& mean,
-                                       const View& sum, const View& product_sum) {
-  cpu::channel_gradient_sums(loops_, dy, x, mean, sum, product_sum);
+                                       const ChannelGate& gate, const View& gated, const View& sum,
+                                       const View& product_sum) {
+  cpu::channel_gradient_sums(loops_, dy, x, mean, gate, gated, sum, product_sum);
+}
+
+void CpuKernels::channel_input_gradient(const View& dy, const View& x, const View& scale,
+                                        const ChannelGate& gate, const View& slope,
+                                        const View& shift, const View& dx) {
+  cpu::channel_input_gradient(loops_, dy, x, scale, gate, slope, shift, dx);
 }
 
 void CpuKernels::rms_norm(const View& x, const View& weight, double epsilon, const View& y,
@@ -183,6 +205,11 @@ void CpuKernels::layer_norm_backward(const View& dy, const View& x, const View& 
 void CpuKernels::cross_entropy(const View& logits, const View& targets, int64_t ignore,
                                const View& loss, const View& log_sum_exp) {
   cpu::cross_entropy(loops_, logits, targets, ignore, loss, log_sum_exp);
+}
+
+void CpuKernels::mean_loss(const View& loss, const View& targets, int64_t ignore,
+                           const View& result) {
+  cpu::mean_loss(loss, targets, ignore, result);
 }
 
 void CpuKernels::cross_entropy_backward(const View& logits, const View& targets, int64_t ignore,

@@ -82,14 +82,23 @@ struct ChannelLoops {
   double (*centered_dot)(const T* dy, const T* x, T mean, int64_t n);  // sum of dy * (x - mean)
   // y = x * scale + shift + dy * dy_scale; dy may be null
   void (*affine)(const T* x, T scale, T shift, const T* dy, T dy_scale, T* y, int64_t n);
+  // g = dy, but 0 where x * scale + shift <= 0
+  void (*gate)(const T* dy, const T* x, T scale, T shift, T* g, int64_t n);
 
   void (*add_pixels)(const T* x, T* y, int64_t rows, int64_t n);  // y += each row
   void (*add_squared_deviations)(const T* x, const T* mean, T* y, int64_t rows, int64_t n);
   // sum += dy, product += dy * (x - mean)
   void (*add_gradients)(const T* dy, const T* x, const T* mean, T* sum, T* product, int64_t rows,
                         int64_t n);
+  // Null: no shift, every dy_scale 1.
   void (*affine_pixels)(const T* x, const T* scale, const T* shift, const T* dy, const T* dy_scale,
                         T* y, int64_t rows, int64_t n);
+  void (*gate_pixels)(const T* dy, const T* x, const T* scale, const T* shift, T* g, int64_t rows,
+                      int64_t n);
+
+  // Of values in any order.
+  void (*relu)(T* y, int64_t n);                                     // in place
+  void (*gate_by_output)(const T* dy, const T* y, T* g, int64_t n);  // g = dy, but 0 where y <= 0
 };
 
 // n values of a run; `constants` are the functor's data members, `state` its arrays.

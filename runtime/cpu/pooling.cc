@@ -154,7 +154,7 @@ void store(const Best<Value>& best, T* y, int64_t y_step, int64_t* index, int64_
            int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     y[i * y_step] = static_cast<T>(best.values[i]);
-    index[i * index_step] = std::max<int64_t>(0, best.places[i]);
+    index[i * index_step] = static_cast<int64_t>(best.places[i]);
   }
 }
 
@@ -200,6 +200,58 @@ void max_pool_of(const View& x, const WindowOptions& options, const View& y, con
                });
 }
 
+// One task is a block of channels of an image: nobody else writes there.
+template <class T>
+void max_pool_backward_of(const View& dy, const View& index, const View& dx) {
+  using Value = typename ComputeType<T>::type;
+  const Spatial from(dy), places(index), to(dx);
+  const int64_t channels = dx.shape[1];
+  const int64_t block = dx.strides[1] == 1 ? std::min(channels, kBlock) : 1;
+  const int64_t blocks = (channels + block - 1) / block;
+  const int64_t rows = from.size[0] * from.size[1];
+  const bool dense = to.stride[1] == to.stride[2] * to.size[2] &&
+                     (to.size[0] == 1 || to.stride[0] == to.stride[1] * to.size[1]);
+  const auto offset = [&](int64_t place) {
+    if (dense) return place * to.stride[2];
+    const int64_t row = place / to.size[2];
+    return row / to.size[1] * to.stride[0] + row % to.size[1] * to.stride[1] +
+           place % to.size[2] * to.stride[2];
+  };
+  const auto spread = [&](int64_t image, int64_t first, int64_t n) {
+    const auto begin = [&](const View& view) {
+      return image * view.strides[0] + first * view.strides[1];
+    };
+    T* const values = dx.as<T>() + begin(dx);
+    const int64_t elements = to.size[0] * to.size[1] * to.size[2];
+    for (int64_t place = 0; place < elements; ++place) {
+      for (int64_t c = 0; c < n; ++c) values[offset(place) + c * dx.strides[1]] = T(0);
+    }
+    for (int64_t window = 0; window < rows * from.size[2]; ++window) {
+      const int64_t row = window / from.size[2], column = window % from.size[2];
+      const auto at = [&](const View& view, const Spatial& spatial) {
+        return begin(view) + row / from.size[1] * spatial.stride[0] +
+               row % from.size[1] * spatial.stride[1] + column * spatial.stride[2];
+      };
+      const T* gradient = dy.as<T>() + at(dy, from);
+      const int64_t* place = index.as<int64_t>() + at(index, places);
+      for (int64_t c = 0; c < n; ++c) {
+        if (place[c * index.strides[1]] < 0) continue;
+        T& value = values[offset(place[c * index.strides[1]]) + c * dx.strides[1]];
+        value = static_cast<T>(static_cast<Value>(value) +
+                               static_cast<Value>(gradient[c * dy.strides[1]]));
+      }
+    }
+  };
+  const int64_t work = block * (rows * from.size[2] + to.size[0] * to.size[1] * to.size[2]);
+  parallel_for(dx.shape[0] * blocks, std::max<int64_t>(1, kGrain / work),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t task = begin; task < end; ++task) {
+                   const int64_t first = task % blocks * block;
+                   spread(task / blocks, first, std::min(block, channels - first));
+                 }
+               });
+}
+
 // n places of the other dimensions: y = matrix @ x along the one of strides x_step and y_step.
 template <class T>
 void resample_run(const T* x, int64_t x_stride, int64_t x_step, const SparseRows& matrix, T* y,
@@ -231,6 +283,11 @@ void max_pool(const Loops&, const View& x, const WindowOptions& options, const V
               const View& index) {
   if (y.elements() == 0) return;
   with_float(x.dtype, [&]<class T>(Type<T>) { max_pool_of<T>(x, options, y, index); });
+}
+
+void max_pool_backward(const View& dy, const View& index, const View& dx) {
+  if (dx.elements() == 0) return;
+  with_float(dx.dtype, [&]<class T>(Type<T>) { max_pool_backward_of<T>(dy, index, dx); });
 }
 
 void resample(const Loops&, const View& x, int dim, const SparseRows& matrix, const View& y) {

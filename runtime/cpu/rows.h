@@ -11,6 +11,7 @@ void softmax_backward(const Loops& loops, const View& y, const View& dy, const V
                       double beta);
 void cross_entropy(const Loops& loops, const View& logits, const View& targets, int64_t ignore,
                    const View& loss, const View& log_sum_exp);
+void mean_loss(const View& loss, const View& targets, int64_t ignore, const View& result);
 void cross_entropy_backward(const Loops& loops, const View& logits, const View& targets,
                             int64_t ignore, const View& log_sum_exp, const View& dloss,
                             const View& dlogits, double beta);

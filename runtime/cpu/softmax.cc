@@ -4,6 +4,33 @@
 #include "lockstep/runtime/cpu/rows.h"
 
 namespace lockstep::cpu {
+namespace {
+
+struct Losses {
+  double sum = 0;
+  int64_t count = 0;
+};
+
+// Halves are summed by themselves: the error grows with the log of the size.
+template <class T>
+Losses losses_of(const T* loss, const int64_t* targets, int64_t ignore, int64_t rows) {
+  constexpr int64_t kShort = 256;
+  Losses all;
+  if (rows > kShort) {
+    const int64_t half = rows / 2;
+    all = losses_of(loss, targets, ignore, half);
+    const Losses rest = losses_of(loss + half, targets + half, ignore, rows - half);
+    return {all.sum + rest.sum, all.count + rest.count};
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    if (targets[row] == ignore) continue;
+    all.sum += static_cast<double>(loss[row]);
+    ++all.count;
+  }
+  return all;
+}
+
+}  // namespace
 
 void softmax(const Loops& loops, const View& x, const View& y, bool log) {
   if (x.elements() == 0) return;
@@ -57,6 +84,15 @@ void cross_entropy(const Loops& loops, const View& logits, const View& targets, 
         loss.as<T>()[row] = target[row] == ignore ? T(0) : sum - x[target[row]];
       }
     });
+  });
+}
+
+void mean_loss(const View& loss, const View& targets, int64_t ignore, const View& result) {
+  with_row_type(loss.dtype, [&]<class T>(T) {
+    const Losses all = losses_of(loss.as<T>(), targets.as<int64_t>(), ignore, loss.shape[0]);
+    const auto count = static_cast<double>(all.count);
+    result.as<T>()[0] = static_cast<T>(all.sum / count);
+    result.as<T>()[1] = static_cast<T>(1 / count);
   });
 }
 

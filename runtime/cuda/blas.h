@@ -9,12 +9,13 @@
 
 namespace lockstep::cuda {
 
-// What is done to a product before it is stored. GELU is its tanh form. Those below `bias` are for
-// 16-bit operands; rows of `auxiliary` lie a multiple of 8 elements apart and begin at multiples of
-// 16 bytes.
+// What is done to a product before it is stored. GELU is its tanh form, for 16-bit operands; rows
+// of `auxiliary` lie a multiple of 8 elements apart and begin at multiples of 16 bytes. Of f64
+// there is a bias alone.
 enum class Epilogue : uint8_t {
   none,
   bias,  // + bias of each column of C
+  relu,  // max(0, . + bias), which may be absent
   gelu,  // gelu(. + bias), what went into gelu is kept in `auxiliary`; either may be absent
   gelu_backward,                // gelu'(auxiliary) * .
   gelu_backward_bias_gradient,  // and the sums of C's columns so far, into `bias`

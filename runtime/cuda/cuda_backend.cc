@@ -5,6 +5,19 @@
 #include "lockstep/runtime/cuda/cuda_kernels.h"
 
 namespace lockstep::cuda {
+namespace {
+
+struct EventMark final : Mark {
+  EventMark(Driver& driver, Stream stream) : driver(driver), event(driver.record(stream)) {}
+  ~EventMark() override { driver.destroy(event); }
+
+  Driver& driver;
+  Event event;
+};
+
+Event event_of(const Mark& mark) { return static_cast<const EventMark&>(mark).event; }
+
+}  // namespace
 
 CudaBackend::CudaBackend(Device device, std::unique_ptr<Driver> driver, std::unique_ptr<Blas> blas,
                          std::unique_ptr<Dnn> dnn)
@@ -15,6 +28,7 @@ CudaBackend::CudaBackend(Device device, std::unique_ptr<Driver> driver, std::uni
       blas_(std::move(blas)),
       dnn_(std::move(dnn)),
       queue_(driver_->make_stream(), properties_.multiprocessors, *driver_, memory_, *blas_, *dnn_),
+      host_copies_(*driver_),
       kernels_(std::make_unique<CudaKernels>(queue_)) {}
 
 CudaBackend::~CudaBackend() = default;
@@ -35,16 +49,26 @@ MemoryStatistics CudaBackend::statistics() const { return memory_.statistics(); 
 
 void CudaBackend::copy_from_host(void* to, const void* from, size_t bytes) {
   queue_.refuse_capture("an array that the host brings");
-  queue_.copy(to, from, bytes);
+  host_copies_.to_device(to, from, bytes, queue_.stream());
 }
 void CudaBackend::copy_to_host(void* to, const void* from, size_t bytes) {
-  queue_.read(to, from, bytes);
+  queue_.refuse_capture("a value that the host waits for");
+  host_copies_.to_host(to, from, bytes, queue_.stream());
 }
 void CudaBackend::synchronize() {
   queue_.refuse_capture("waiting for the device");
   driver_->synchronize(queue_.stream());
 }
 void* CudaBackend::stream() { return queue_.stream(); }
+
+std::unique_ptr<Mark> CudaBackend::mark() {
+  if (queue_.captures()) return nullptr;
+  return std::make_unique<EventMark>(*driver_, queue_.stream());
+}
+bool CudaBackend::is_reached(const Mark& mark) { return driver_->is_reached(event_of(mark)); }
+double CudaBackend::seconds_between(const Mark& from, const Mark& to) {
+  return driver_->seconds_between(event_of(from), event_of(to));
+}
 
 void CudaBackend::begin_capture(const RandomKey& key) {
   LOCKSTEP_CHECK(capturing_ == nullptr, "a capture within a capture");

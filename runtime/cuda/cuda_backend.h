@@ -7,6 +7,7 @@
 #include "lockstep/runtime/cuda/dnn.h"
 #include "lockstep/runtime/cuda/driver.h"
 #include "lockstep/runtime/cuda/graph.h"
+#include "lockstep/runtime/cuda/host_copies.h"
 #include "lockstep/runtime/cuda/memory.h"
 #include "lockstep/runtime/cuda/queue.h"
 
@@ -35,6 +36,9 @@ class CudaBackend final : public Backend {
   void copy_to_host(void* to, const void* from, size_t bytes) override;
   void synchronize() override;
   void* stream() override;
+  std::unique_ptr<Mark> mark() override;
+  bool is_reached(const Mark& mark) override;
+  double seconds_between(const Mark& from, const Mark& to) override;
 
   void begin_capture(const RandomKey& key) override;
   std::unique_ptr<Capture> end_capture() override;
@@ -49,6 +53,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Blas> blas_;
   std::unique_ptr<Dnn> dnn_;
   Queue queue_;
+  HostCopies host_copies_;
   std::unique_ptr<Kernels> kernels_;
   std::unique_ptr<CudaGraph> capturing_;
 };

@@ -123,6 +123,11 @@ void CudaKernels::max_pool(const View& x, const WindowOptions& options, const Vi
   cuda::max_pool(x, options, y, index, queue_);
 }
 
+void CudaKernels::max_pool_backward(const View& dy, const View& index, const WindowOptions& options,
+                                    const View& dx) {
+  cuda::max_pool_backward(dy, index, options, dx, queue_);
+}
+
 void CudaKernels::resample(const View& x, int dim, const SparseRows& matrix, const View& y) {
   cuda::resample(x, dim, matrix, y, queue_);
 }
@@ -131,14 +136,32 @@ void CudaKernels::channel_moments(const View& x, const View& mean, const View& v
   cuda::channel_moments(x, mean, variance, queue_);
 }
 
+void CudaKernels::channel_norm(const View& mean, const View& variance, const ChannelNorm& norm) {
+  cuda::channel_norm(mean, variance, norm, queue_);
+}
+
+void CudaKernels::channel_norm_backward(const View& mean, const View& inverse, const View& scale,
+                                        const View& sum, const View& product_sum, double share,
+                                        const View& slope, const View& shift, const View& dweight) {
+  cuda::channel_norm_backward(mean, inverse, scale, sum, product_sum, share, slope, shift, dweight,
+                              queue_);
+}
+
 void CudaKernels::channel_affine(const View& x, const View& scale, const View& shift,
-                                 const View& dy, const View& dy_scale, const View& y) {
-  cuda::channel_affine(x, scale, shift, dy, dy_scale, y, queue_);
+                                 const View& residual, bool relu, const View& y) {
+  cuda::channel_affine(x, scale, shift, residual, relu, y, queue_);
 }
 
 void CudaKernels::channel_gradient_sums(const View& dy, const View& x, const View& mean,
-                                        const View& sum, const View& product_sum) {
-  cuda::channel_gradient_sums(dy, x, mean, sum, product_sum, queue_);
+                                        const ChannelGate& gate, const View& gated, const View& sum,
+                                        const View& product_sum) {
+  cuda::channel_gradient_sums(dy, x, mean, gate, gated, sum, product_sum, queue_);
+}
+
+void CudaKernels::channel_input_gradient(const View& dy, const View& x, const View& scale,
+                                         const ChannelGate& gate, const View& slope,
+                                         const View& shift, const View& dx) {
+  cuda::channel_input_gradient(dy, x, scale, gate, slope, shift, dx, queue_);
 }
 
 void CudaKernels::rms_norm(const View& x, const View& weight, double epsilon, const View& y,
@@ -179,6 +202,11 @@ void CudaKernels::layer_norm_backward(const View& dy, const View& x, const View&
 void CudaKernels::cross_entropy(const View& logits, const View& targets, int64_t ignore,
                                 const View& loss, const View& log_sum_exp) {
   cuda::cross_entropy(logits, targets, ignore, loss, log_sum_exp, queue_);
+}
+
+void CudaKernels::mean_loss(const View& loss, const View& targets, int64_t ignore,
+                            const View& result) {
+  cuda::mean_loss(loss, targets, ignore, result, queue_);
 }
 
 void CudaKernels::cross_entropy_backward(const View& logits, const View& targets, int64_t ignore,

@@ -45,12 +45,22 @@ class CudaKernels final : public Kernels {
                                    const View& dw, double beta) override;
   void max_pool(const View& x, const WindowOptions& options, const View& y,
                 const View& index) override;
+  void max_pool_backward(const View& dy, const View& index, const WindowOptions& options,
+                         const View& dx) override;
   void resample(const View& x, int dim, const SparseRows& matrix, const View& y) override;
   void channel_moments(const View& x, const View& mean, const View& variance) override;
-  void channel_affine(const View& x, const View& scale, const View& shift, const View& dy,
-                      const View& dy_scale, const View& y) override;
-  void channel_gradient_sums(const View& dy, const View& x, const View& mean, const View& sum,
+  void channel_norm(const View& mean, const View& variance, const ChannelNorm& norm) override;
+  void channel_norm_backward(const View& mean, const View& inverse, const View& scale,
+                             const View& sum, const View& product_sum, double share,
+                             const View& slope, const View& shift, const View& dweight) override;
+  void channel_affine(const View& x, const View& scale, const View& shift, const View& residual,
+                      bool relu, const View& y) override;
+  void channel_gradient_sums(const View& dy, const View& x, const View& mean,
+                             const ChannelGate& gate, const View& gated, const View& sum,
                              const View& product_sum) override;
+  void channel_input_gradient(const View& dy, const View& x, const View& scale,
+                              const ChannelGate& gate, const View& slope, const View& shift,
+                              const View& dx) override;
   void rms_norm(const View& x, const View& weight, double epsilon, const View& y,
                 const View& inverse_rms) override;
   void rms_norm_backward(const View& dy, const View& x, const View& weight, const View& inverse_rms,
@@ -67,6 +77,8 @@ class CudaKernels final : public Kernels {
                            const double beta[3]) override;
   void cross_entropy(const View& logits, const View& targets, int64_t ignore, const View& loss,
                      const View& log_sum_exp) override;
+  void mean_loss(const View& loss, const View& targets, int64_t ignore,
+                 const View& result) override;
   void cross_entropy_backward(const View& logits, const View& targets, int64_t ignore,
                               const View& log_sum_exp, const View& dloss, const View& dlogits,
                               double beta) override;

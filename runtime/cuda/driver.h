@@ -31,13 +31,25 @@ class Driver {
   virtual void* allocate(size_t bytes) = 0;
   virtual void free(void* data) = 0;
 
+  // Memory of the host that the device copies from and to by itself. Null where there is none.
+  virtual void* allocate_pinned(size_t bytes) = 0;
+  virtual void free_pinned(void* data) noexcept = 0;
+
   virtual Stream make_stream() = 0;
 
   // Between any two of host and device, in order on the stream. Returns when memory of the host has
-  // been read, or filled.
+  // been read, or filled; pinned memory is read and filled when the stream comes to it.
   virtual void copy(void* to, const void* from, size_t bytes, Stream stream) = 0;
   virtual void set_zero(void* to, size_t bytes, Stream stream) = 0;
   virtual void synchronize(Stream stream) = 0;
+
+  // An event behind what the stream has been given so far.
+  virtual Event record(Stream stream) = 0;
+  virtual bool is_reached(Event event) = 0;
+  virtual void wait(Event event) = 0;
+  // Between two that are reached.
+  virtual double seconds_between(Event from, Event to) = 0;
+  virtual void destroy(Event event) noexcept = 0;
 
   // What this thread queues on the stream is written down and not done, until end_capture(): then
   // it is a graph, or null where the stream met something that cannot be. abandon_capture() ends it

@@ -41,9 +41,7 @@ struct Batches {
       for (int i = 0; i < 3 && joins; ++i) {
         joins = strides[i][rank - 1] == views[i]->strides[d] * c.shape[d];
       }
-      if (!joins) {
-        shape[rank++] = 1;
-      }
+      if (!joins) shape[rank++] = 1;
       shape[rank - 1] *= c.shape[d];
       for (int i = 0; i < 3; ++i) strides[i][rank - 1] = views[i]->strides[d];
     }
@@ -154,9 +152,7 @@ void multiply(Product product, const Batches& batches, Queue& queue) {
       for (Product::Operand* x : {&one.a, &one.b, &one.c}) {
         x->data = moved(x->data, done * x->batch_stride, x->dtype);
       }
-      if (one.c.transposed) {
-        transpose(one);
-      }
+      if (one.c.transposed) transpose(one);
       multiply_evenly(one, queue);
     }
   }
@@ -213,10 +209,17 @@ void spread(const View& bias, const View& y, Queue& queue) {
 
 bool is_short(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
 
+// Those in which the library has epilogues beside the bias.
+bool has_epilogues(DType dtype) { return dtype == DType::f32 || is_short(dtype); }
+
+constexpr int kRelu = math::index_of<math::UnaryOps, math::Relu>;
+
 // Whether the library's epilogues know f, and can keep or read what goes into it.
 bool has_epilogue(Elementwise op, const View& before, int64_t terms) {
-  if (op.index != math::index_of<math::UnaryOps, math::GeluTanh>) return false;
-  if (!is_short(before.dtype) || terms == 0) return false;
+  if (terms == 0) return false;
+  if (op.index == kRelu) return before.data == nullptr && has_epilogues(before.dtype);
+  const bool is_gelu = op.index == math::index_of<math::UnaryOps, math::GeluTanh>;
+  if (!is_gelu || !is_short(before.dtype)) return false;
   if (before.data == nullptr) return true;
   return before.strides[0] % 8 == 0 && before.strides[1] == 1 &&
          reinterpret_cast<uintptr_t>(before.data) % 16 == 0;
@@ -311,7 +314,7 @@ void linear_activation(const View& x, const View& w, const View& bias, Elementwi
   if (!has_epilogue(op, kept, x.shape[1])) return in_steps();
   Product product = linear_product(x, w, y);
   const Dense vector(bias, queue);
-  product.epilogue = Epilogue::gelu;
+  product.epilogue = op.index == kRelu ? Epilogue::relu : Epilogue::gelu;
   product.bias = vector.data();
   product.bias_dtype = y.dtype;
   product.auxiliary = before.data;
@@ -366,7 +369,7 @@ void linear_weight_gradient(const View& dy, const View& x, const View& dw, const
                             const double beta[2], Queue& queue) {
   const View rows = transposed(dy);
   const bool sums = dbias.data != nullptr;
-  if (!sums || dw.elements() == 0 || dy.shape[0] == 0 || !is_short(dy.dtype)) {
+  if (!sums || dw.elements() == 0 || dy.shape[0] == 0 || !has_epilogues(dy.dtype)) {
     matmul(rows, x, dw, beta[0], queue);
     if (sums) reduce(ReduceOp::sum, dy, as_row(dbias), beta[1], queue);
     return;

@@ -7,11 +7,13 @@
 #include "lockstep/runtime/kernels.h"
 
 // CUDA's own types, without its headers.
+struct CUevent_st;
 struct CUgraphExec_st;
 struct CUstream_st;
 
 namespace lockstep::cuda {
 
+using Event = CUevent_st*;
 using Graph = CUgraphExec_st*;
 using Stream = CUstream_st*;
 
@@ -59,7 +61,7 @@ class Queue {
   // Between places of the device, in order.
   void copy(void* to, const void* from, size_t bytes);
   void set_zero(void* to, size_t bytes);
-  // Copies to the host what the kernels so far have left at `from`, and waits for it.
+  // To the host what the kernels so far have left at `from`; waits for it.
   void read(void* to, const void* from, size_t bytes);
 
   // While a capture is on: where the random numbers of a replay begin, three words of the device,
@@ -67,6 +69,7 @@ class Queue {
   void begin_capture(const uint32_t* base, const RandomKey& key);
   // Whether random numbers were drawn.
   bool end_capture();
+  bool captures() const { return base_ != nullptr; }
   void refuse_capture(const char* what) const;
   DeviceKey device_key(const RandomKey& key);
 

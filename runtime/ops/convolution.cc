@@ -157,6 +157,14 @@ Maxima max_pool(const Array& x, const WindowOptions& options, const Shape& y) {
   return result;
 }
 
+Array max_pool_backward(const Array& dy, const Array& places, const WindowOptions& options,
+                        const ImageLayout& x) {
+  const Operation operation("max_pool");
+  Array dx = empty_image(x, dy.dtype(), dy.device());
+  of(dy).max_pool_backward(dy.view(), places.view(), options, dx.view());
+  return dx;
+}
+
 Array resample(const Array& x, int dim, const SparseMatrix& matrix, int64_t rows) {
   const Operation operation("resample");
   ImageLayout layout = layout_of(x);

@@ -44,9 +44,12 @@ Array convolution_weight_gradient(const char* name, const Array& dy, const Array
 
 struct Maxima {
   Array values;
-  Array places;  // i64, row-major among the spatial elements of the image
+  Array places;  // i64, row-major among the spatial elements of the image; -1: none
 };
 Maxima max_pool(const Array& x, const WindowOptions& options, const Shape& y);
+// In the shape and layout of the image, of which `places` are.
+Array max_pool_backward(const Array& dy, const Array& places, const WindowOptions& options,
+                        const ImageLayout& x);
 
 // A sparse matrix in compressed rows: starts [rows + 1] and columns [entries] i64, weights
 // [entries] f64.

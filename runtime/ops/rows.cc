@@ -181,6 +181,13 @@ CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ig
   return result;
 }
 
+Array mean_loss(const Array& loss, const Array& targets, int64_t ignore) {
+  const Operation operation("cross_entropy");
+  const Array result = Array::empty({2}, loss.dtype(), loss.device());
+  of(loss).mean_loss(contiguous(loss).view(), contiguous(targets).view(), ignore, result.view());
+  return result;
+}
+
 Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t ignore,
                              const Array& log_sum_exp, const Array& dloss, Into into) {
   const Operation operation("cross_entropy backward");
@@ -191,7 +198,7 @@ Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t 
   }
   into = accept(into, logits.shape(), logits.dtype(), logits.device());
   of(logits).cross_entropy_backward(with_dense_rows(logits).view(), contiguous(targets).view(),
-                                    ignore, log_sum_exp.view(), contiguous(dloss).view(),
+                                    ignore, log_sum_exp.view(), dloss.view(),
                                     into.destination.view(), into.beta);
   return into.destination;
 }

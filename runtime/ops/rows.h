@@ -62,6 +62,9 @@ struct CrossEntropy {
   Array log_sum_exp;
 };
 CrossEntropy cross_entropy(const Array& logits, const Array& targets, int64_t ignore);
+// Of losses as cross_entropy gives them: [2], the mean of those whose target is not ignored, and 1
+// / their number.
+Array mean_loss(const Array& loss, const Array& targets, int64_t ignore);
 // Of the logits. The offer may be their own memory, where its rows do not overlap and beta is 0.
 Array cross_entropy_backward(const Array& logits, const Array& targets, int64_t ignore,
                              const Array& log_sum_exp, const Array& dloss, Into into);

@@ -3,6 +3,8 @@
 
 Prints "first step" as soon as the first optimizer step is done, and at the end one JSON line:
 {"step_seconds": [...], "loss": ..., "parameters": ..., "torch": "...", "memory_bytes": ...}.
+With --data-parallel one process a rank, with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+MASTER_PORT (torchrun sets them); --batch is a rank's, and rank 0 prints.
 Needs PyTorch:
   python3 -m venv .cache/torch && .cache/torch/bin/pip install torch
 """
@@ -22,6 +24,9 @@ def parse_flags():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--data-parallel", choices=["none", "ddp", "fsdp"], default="none")
+    parser.add_argument("--bucket-mb", type=float, default=25, help="of ddp")
+    parser.add_argument("--reduce-dtype", choices=["f32", "bf16"], default="f32")
     return parser.parse_args()
 
 
@@ -68,20 +73,86 @@ class Gpt(nn.Module):
         return F.linear(self.norm(x), self.tokens.weight)
 
 
+class Training(nn.Module):
+    """The loss of a batch: what is compiled, and what DDP and FSDP wrap."""
+
+    def __init__(self):
+        super().__init__()
+        self.gpt = Gpt()
+        self.loss = token_loss
+
+    def forward(self, ids):
+        return self.loss(self.gpt(ids[:, :-1]), ids[:, 1:])
+
+
+def token_loss(logits, targets):
+    if flags.data_parallel == "fsdp":
+        logits = logits.float()  # autocast would
+    return F.cross_entropy(logits.view(-1, flags.vocabulary), targets.reshape(-1))
+
+
+def wrap_ddp(training):
+    ddp = nn.parallel.DistributedDataParallel(
+        training, device_ids=[torch.cuda.current_device()] if flags.device == "cuda" else None,
+        bucket_cap_mb=flags.bucket_mb, gradient_as_bucket_view=True)
+    if flags.reduce_dtype == "bf16":
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+        ddp.register_comm_hook(None, bf16_compress_hook)
+    return ddp
+
+
+def shard(training):
+    """FSDP2 with parameters and gradients shared out; each block is compiled by itself."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    reduce_dtype = torch.bfloat16 if flags.reduce_dtype == "bf16" else torch.float32
+    policy = (MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=reduce_dtype)
+              if flags.precision == "bf16" else MixedPrecisionPolicy())
+    mesh = init_device_mesh(flags.device, (int(os.environ["WORLD_SIZE"]),))
+    for block in training.gpt.blocks:
+        if flags.compile:
+            block.compile()
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(training, mesh=mesh, mp_policy=policy)
+    if flags.compile:
+        training.loss = torch.compile(training.loss)
+    return training
+
+
+def start_ranks():
+    if flags.data_parallel == "none":
+        return 0
+    import torch.distributed as dist
+    if flags.device == "cpu":
+        dist.init_process_group("gloo")
+    else:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device)
+    return dist.get_rank()
+
+
 def main():
     torch.set_num_threads(flags.threads)
+    rank = start_ranks()
     torch.manual_seed(0)
     on_gpu = flags.device == "cuda"
-    model = Gpt().to(flags.device)
-
-    def loss_of(ids):
-        logits = model(ids[:, :-1])
-        return F.cross_entropy(logits.view(-1, flags.vocabulary), ids[:, 1:].reshape(-1))
-
-    if flags.compile:
-        loss_of = torch.compile(loss_of)
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    with torch.device(flags.device):  # of 7 billion parameters, too slow on the CPU
+        training = Training()
+    count = sum(p.numel() for p in training.parameters())
+    if flags.data_parallel == "fsdp":
+        training = loss_of = shard(training)
+    else:
+        if flags.data_parallel == "ddp":
+            training = wrap_ddp(training)
+        loss_of = torch.compile(training) if flags.compile else training
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    torch.manual_seed(1 + rank)  # each rank's own tokens
+    autocast = flags.precision == "bf16" and flags.data_parallel != "fsdp"
+    matrices = [p for p in training.parameters() if p.dim() > 1]
+    vectors = [p for p in training.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
         lr=flags.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
@@ -90,20 +161,23 @@ def main():
         begin = time.perf_counter()
         ids = torch.randint(flags.vocabulary, (flags.batch, flags.context + 1),
                             device=flags.device)
-        with torch.autocast(flags.device, torch.bfloat16, enabled=flags.precision == "bf16"):
+        with torch.autocast(flags.device, torch.bfloat16, enabled=autocast):
             loss = loss_of(ids)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(training.parameters(), 1.0)
         optimizer.step()
         value = loss.item()
         seconds.append(time.perf_counter() - begin)
-        if step == 0:
+        if step == 0 and rank == 0:
             print("first step", flush=True)
-    print(json.dumps({"step_seconds": seconds, "loss": value,
-                      "parameters": sum(p.numel() for p in model.parameters()),
-                      "torch": torch.__version__,
-                      "memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else None}))
+    if rank == 0:
+        print(json.dumps({"step_seconds": seconds, "loss": value, "parameters": count,
+                          "torch": torch.__version__,
+                          "memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else None}),
+              flush=True)
+    if flags.data_parallel != "none":
+        torch.distributed.destroy_process_group()
 
 
 main()

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """PyTorch's side of model_benchmark: training steps of an MLP or ResNet-50 on data of the device.
 
-Prints one JSON line like model_benchmark's. ResNet-50 lies channels last.
+Prints one JSON line like model_benchmark's. ResNet-50 lies channels last. Where WORLD_SIZE is above 1
+(RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT beside it; torchrun sets them) it trains under
+DistributedDataParallel: --batch is a rank's, and rank 0 prints.
 """
 
 import argparse
 import json
+import os
 import statistics
 import time
 
@@ -60,8 +63,16 @@ def main():
     parser.add_argument("--compile", action="store_true")
     flags = parser.parse_args()
     begin = time.perf_counter()
+    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if ranks > 1 and flags.device == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+        torch.distributed.init_process_group("nccl", device_id=device)
+    elif ranks > 1:
+        torch.distributed.init_process_group("gloo")
     torch.manual_seed(0)
     model = (mlp() if flags.model == "mlp" else resnet50()).to(flags.device)
+    torch.manual_seed(1 + rank)  # each rank's own batch
     if flags.model == "mlp":
         inputs, classes = torch.randn(flags.batch, 784, device=flags.device), 10
     else:
@@ -69,6 +80,10 @@ def main():
         inputs, classes = torch.randn(flags.batch, 3, 224, 224, device=flags.device), 1000
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(classes, (flags.batch,), device=flags.device)
+    if ranks > 1:
+        model = nn.parallel.DistributedDataParallel(
+            model, device_ids=[torch.cuda.current_device()] if flags.device == "cuda" else None,
+            gradient_as_bucket_view=True)
     forward = torch.compile(model) if flags.compile else model
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     wait = torch.cuda.synchronize if flags.device == "cuda" else (lambda: None)
@@ -93,12 +108,16 @@ def main():
             loss = step()
         wait()
         rounds.append((time.perf_counter() - start) / flags.steps)
-    print(json.dumps({
-        "model": flags.model, "batch": flags.batch, "precision": flags.precision,
-        "compiled": flags.compile, "step_seconds": statistics.median(rounds),
-        "first_step_seconds": first, "loss": [first_loss, loss.item()],
-        "torch": torch.__version__,
-        "memory_bytes": torch.cuda.max_memory_allocated() if flags.device == "cuda" else None}))
+    if rank == 0:
+        print(json.dumps({
+            "model": flags.model, "batch": flags.batch, "ranks": ranks, "precision": flags.precision,
+            "compiled": flags.compile, "step_seconds": statistics.median(rounds),
+            "first_step_seconds": first, "loss": [first_loss, loss.item()],
+            "torch": torch.__version__,
+            "memory_bytes": torch.cuda.max_memory_allocated() if flags.device == "cuda" else None}),
+            flush=True)
+    if ranks > 1:
+        torch.distributed.destroy_process_group()
 
 
 main()

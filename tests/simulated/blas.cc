@@ -62,25 +62,27 @@ void check_product(const Product& p) {
 }
 
 void check_epilogue(const Product& p) {
-  const bool optional = p.epilogue == Epilogue::gelu;
+  const bool optional = p.epilogue == Epilogue::relu || p.epilogue == Epilogue::gelu;
   const bool bias = p.epilogue == Epilogue::bias || p.epilogue == Epilogue::bias_gradient ||
                     p.epilogue == Epilogue::gelu_backward_bias_gradient;
   LOCKSTEP_CHECK(
       (optional || bias == (p.bias != nullptr)) && (p.bias == nullptr || p.bias_dtype == p.c.dtype),
       "product: a bias of ", p.bias_dtype, " for a result of ", p.c.dtype);
-  LOCKSTEP_CHECK(optional || is_backward(p.epilogue) == (p.auxiliary != nullptr),
-                 "product: an epilogue and what it keeps or reads do not belong together");
+  LOCKSTEP_CHECK(
+      p.epilogue == Epilogue::gelu || is_backward(p.epilogue) == (p.auxiliary != nullptr),
+      "product: an epilogue and what it keeps or reads do not belong together");
   if (p.auxiliary != nullptr) {
     LOCKSTEP_CHECK(p.auxiliary_leading % 8 == 0 && p.auxiliary_leading >= p.n &&
                        reinterpret_cast<uintptr_t>(p.auxiliary) % 16 == 0,
                    "product: rows ", p.auxiliary_leading, " apart beside gelu");
   }
   if (p.epilogue == Epilogue::none || p.epilogue == Epilogue::bias) return;
-  LOCKSTEP_CHECK(is_short(p.a.dtype) && p.batch == 1, "product: an epilogue of ", p.a.dtype);
-  LOCKSTEP_CHECK(p.epilogue == Epilogue::bias_gradient || p.c.dtype == p.a.dtype,
-                 "product: gelu of ", p.c.dtype);
-  LOCKSTEP_CHECK(p.beta == 0 || p.epilogue == Epilogue::bias_gradient,
-                 "product: gelu of what is added to");
+  const bool sums = p.epilogue == Epilogue::bias_gradient;
+  const bool single = (sums || p.epilogue == Epilogue::relu) && p.a.dtype == DType::f32;
+  LOCKSTEP_CHECK((is_short(p.a.dtype) || single) && p.batch == 1, "product: an epilogue of ",
+                 p.a.dtype);
+  LOCKSTEP_CHECK(sums || p.c.dtype == p.a.dtype, "product: an activation of ", p.c.dtype);
+  LOCKSTEP_CHECK(p.beta == 0 || sums, "product: an activation of what is added to");
 }
 
 class SimulatedBlas final : public Blas {
@@ -109,7 +111,8 @@ class SimulatedBlas final : public Blas {
     const Reader bias{{.data = p.bias, .dtype = p.bias_dtype}, 0};
     const Reader auxiliary{
         {.data = p.auxiliary, .dtype = p.c.dtype, .leading = p.auxiliary_leading}, 0};
-    const bool adds_bias = p.epilogue == Epilogue::bias || p.epilogue == Epilogue::gelu;
+    const bool adds_bias = p.epilogue == Epilogue::bias || p.epilogue == Epilogue::relu ||
+                           p.epilogue == Epilogue::gelu;
     std::vector<double> row(static_cast<size_t>(p.n)), sums(row);
     for (int64_t i = 0; i < p.m; ++i) {
       for (double& sum : row) sum = 0;
@@ -124,6 +127,7 @@ class SimulatedBlas final : public Blas {
         double value = row[static_cast<size_t>(j)];
         if (p.beta != 0) value += p.beta * c(i, j);
         if (adds_bias && p.bias != nullptr) value += bias(0, j);
+        if (p.epilogue == Epilogue::relu) value = math::Relu()(value);
         if (p.epilogue == Epilogue::gelu) {
           if (p.auxiliary != nullptr) auxiliary.put(i, j, value);
           value = math::GeluTanh()(value);

@@ -2,21 +2,27 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "lockstep/runtime/cuda/grid.h"
 #include "lockstep/runtime/error.h"
+#include "simulated/recorder.h"
 
 // A device of the host's memory. Nobody but kernels and the driver's copies can touch it: the pages
 // are locked at all other times, so that a pointer of the device used on the host is a fault here
-// as it is with a GPU. All work is done when it is queued.
+// as it is with a GPU. All work is done when it is queued, but for copies of pinned memory: they
+// are done when somebody waits, or at the next other work.
 namespace lockstep::cuda {
 namespace {
 
@@ -88,7 +94,57 @@ Arena& arena() {
   return memory;
 }
 
+// Pinned memory, and copies to and from it that are still to be done.
+class Pinned {
+ public:
+  void* take(size_t bytes) {
+    char* data = static_cast<char*>(std::malloc(bytes));
+    const std::lock_guard lock(mutex_);
+    pieces_[data] = bytes;
+    return data;
+  }
+  void give_back(void* data) {
+    copy_now();
+    const std::lock_guard lock(mutex_);
+    pieces_.erase(static_cast<char*>(data));
+    std::free(data);
+  }
+  bool has(const void* data) {
+    const std::lock_guard lock(mutex_);
+    return std::any_of(pieces_.begin(), pieces_.end(), [&](const auto& piece) {
+      return piece.first <= data && data < piece.first + piece.second;
+    });
+  }
+  void copy_later(std::function<void()> copy) {
+    const std::lock_guard lock(mutex_);
+    copies_.push_back(std::move(copy));
+  }
+  void copy_now() {
+    std::vector<std::function<void()>> copies;
+    {
+      const std::lock_guard lock(mutex_);
+      copies.swap(copies_);
+    }
+    for (const auto& copy : copies) copy();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<char*, size_t> pieces_;
+  std::vector<std::function<void()>> copies_;
+};
+
+Pinned& pinned() {
+  static Pinned& memory = *new Pinned;
+  return memory;
+}
+
 thread_local Tape* own_tape = nullptr;
+
+simulated::GraphRecorder& recorder() {
+  static simulated::GraphRecorder& all = *new simulated::GraphRecorder;
+  return all;
+}
 
 class SimulatedDriver final : public Driver {
  public:
@@ -117,13 +173,17 @@ class SimulatedDriver final : public Driver {
     held_ -= asked_[data];
     asked_.erase(data);
   }
+  void* allocate_pinned(size_t bytes) override { return pinned().take(bytes); }
+  void free_pinned(void* data) noexcept override { pinned().give_back(data); }
   Stream make_stream() override { return nullptr; }
 
   void copy(void* to, const void* from, size_t bytes, Stream) override {
-    do_or_write_down([=] {
+    const auto copy = [=] {
       const DeviceAccess access;
       std::memmove(to, from, bytes);
-    });
+    };
+    if (pinned().has(to) || pinned().has(from)) return pinned().copy_later(copy);
+    do_or_write_down(copy);
   }
   void set_zero(void* to, size_t bytes, Stream) override {
     do_or_write_down([=] {
@@ -131,7 +191,17 @@ class SimulatedDriver final : public Driver {
       std::memset(to, 0, bytes);
     });
   }
-  void synchronize(Stream) override {}
+  void synchronize(Stream) override { pinned().copy_now(); }
+
+  Event record(Stream) override {
+    return reinterpret_cast<Event>(new Clock::time_point(Clock::now()));
+  }
+  bool is_reached(Event) override { return true; }
+  void wait(Event) override { pinned().copy_now(); }
+  double seconds_between(Event from, Event to) override {
+    return std::chrono::duration<double>(time_of(to) - time_of(from)).count();
+  }
+  void destroy(Event event) noexcept override { delete &time_of(event); }
 
   void begin_capture(Stream) override { own_tape = new Tape; }
   Graph end_capture(Stream) override {
@@ -139,11 +209,20 @@ class SimulatedDriver final : public Driver {
   }
   void abandon_capture(Stream) noexcept override { delete std::exchange(own_tape, nullptr); }
   void launch(Graph graph, Stream) override {
-    for (const auto& work : *reinterpret_cast<Tape*>(graph)) work();
+    recorder().work.clear();
+    for (const auto& work : *reinterpret_cast<Tape*>(graph)) {
+      recorder().work.push_back(work.target_type().name());
+      work();
+    }
   }
   void destroy(Graph graph) noexcept override { delete reinterpret_cast<Tape*>(graph); }
 
  private:
+  using Clock = std::chrono::steady_clock;
+  static Clock::time_point& time_of(Event event) {
+    return *reinterpret_cast<Clock::time_point*>(event);
+  }
+
   std::mutex mutex_;
   size_t held_ = 0;
   std::map<void*, size_t> asked_;
@@ -153,7 +232,10 @@ class SimulatedDriver final : public Driver {
 
 Tape* tape_of_this_thread() { return own_tape; }
 
-DeviceAccess::DeviceAccess() { arena().enter(); }
+DeviceAccess::DeviceAccess() {
+  pinned().copy_now();
+  arena().enter();
+}
 DeviceAccess::~DeviceAccess() { arena().leave(); }
 
 std::unique_ptr<Driver> make_driver(int index) {
@@ -165,3 +247,8 @@ std::unique_ptr<Driver> make_driver(int index) {
 int visible_devices() { return kDevices; }
 
 }  // namespace lockstep::cuda
+
+extern "C" __attribute__((visibility("default"))) lockstep::simulated::GraphRecorder*
+lockstep_simulated_graph_recorder() {
+  return &lockstep::cuda::recorder();
+}

@@ -30,6 +30,14 @@ struct BlasRecorder {
   std::vector<cuda::Product> products;
 };
 
+// What was in the graph that was launched last: the type of each kernel, product and copy.
+struct GraphRecorder {
+  std::vector<std::string> work;
+};
+
+inline constexpr const char* kGraphRecorderFunction = "lockstep_simulated_graph_recorder";
+using GraphRecorderFunction = GraphRecorder* (*)();
+
 inline constexpr const char* kBlasRecorderFunction = "lockstep_simulated_blas_recorder";
 using BlasRecorderFunction = BlasRecorder* (*)();
 

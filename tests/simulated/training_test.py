@@ -6,7 +6,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
-from programs import DATA, ENVIRONMENT, GPT, SystemTest, events, losses, main, run  # noqa: E402
+from programs import DATA, ENVIRONMENT, GPT, SOURCE, SystemTest, events, losses, main, run  # noqa: E402
 
 CASE = DATA / "gpt2_tiny"
 EXPECTED = json.loads((CASE / "expected.json").read_text())
@@ -63,6 +63,26 @@ class Training(SystemTest):
                 self.assertEqual(found.keys(), expected.keys())
                 for step, loss in expected.items():
                     self.assertAlmostEqual(found[step], loss, delta=1e-5, msg=step)
+
+    def test_the_trace_shows_what_the_device_did(self):
+        for mode, passes in (("off", {"forward", "backward"}), ("on", {"replay"})):
+            with self.subTest(mode=mode):
+                trace, metrics = self.folder / "trace.json", self.folder / f"trace-{mode}.jsonl"
+                self.succeed(self.command("cuda", 6, "--cuda-graph", mode, "--trace", trace,
+                                          "--metrics", metrics))
+                spans = [e for e in json.loads(trace.read_text())["traceEvents"]
+                         if e.get("cat") == "device"]
+                for step in range(4, 7):
+                    own = [e for e in spans if e["args"]["step"] == step]
+                    self.assertEqual({e["name"] for e in own}, passes | {"optimizer"})
+                    for before, after in zip(own, own[1:]):
+                        self.assertLessEqual(before["ts"] + before["dur"], after["ts"] + 1)
+                for step in events(metrics, "step")[3:]:
+                    self.assertGreater(step["time"]["backward"], 0)
+                    self.assertGreater(step["time"]["optimizer"], 0)
+                self.succeed([sys.executable, SOURCE / "examples" / "plot-step", trace, "--step", 4,
+                              "--output", self.folder / "step.svg"])
+                self.assertIn("rank 0 device", (self.folder / "step.svg").read_text())
 
     def test_graphs_do_what_the_host_would(self):
         for precision in ("f32", "bf16", "fp16"):

@@ -15,6 +15,7 @@
 #include "lockstep/launcher/train/program.h"
 #include "lockstep/nn/layers.h"
 #include "lockstep/nn/optim.h"
+#include "lockstep/runtime/context.h"
 
 namespace {
 
@@ -55,8 +56,8 @@ void say_moment() {
 // Has no use for the ranks' agreement on collectives.
 void call_wrongly(Communicator& communicator, const std::string& fault, bool culprit) {
   const auto reduce = [&](int64_t elements) {
-    communicator.all_reduce(Array::zeros({elements}, DType::f32), ReduceOp::sum, {.what = "extra"})
-        .wait();
+    const Array values = Array::zeros({elements}, DType::f32, communicator.device());
+    communicator.all_reduce(values, ReduceOp::sum, {.what = "extra"}).wait();
   };
   if (fault == "shape") return reduce(culprit ? 7 : 5);
   if (culprit) communicator.barrier({.what = "extra"}).wait();
@@ -83,7 +84,7 @@ class FaultyTask final : public train::Task {
   int64_t samples() const override { return 1 << 20; }
   void load(int64_t, int64_t count) override {
     pass("data");
-    inputs_ = Array::full({count, kWidth}, 0.5, DType::f32);
+    inputs_ = Array::full({count, kWidth}, 0.5, DType::f32, context().device);
   }
   Tensor loss() override {
     pass("forward");
@@ -101,7 +102,7 @@ class FaultyTask final : public train::Task {
       say_moment();
       std::this_thread::sleep_for(3 * session_.options.timeout);
     }
-    inputs_ = Array::full({count, kWidth}, 0.5, DType::f32);
+    inputs_ = Array::full({count, kWidth}, 0.5, DType::f32, context().device);
   }
 
  private:
@@ -156,7 +157,7 @@ int run_with_hook(train::Session session, const Options& options) {
     nn::StepReport report;
     try {
       const Activity::Phase phase(session.communicator.activity(), "backward");
-      mean(model(Array::full({4, kWidth}, 0.5, DType::f32))).backward();
+      mean(model(Array::full({4, kWidth}, 0.5, DType::f32, context().device))).backward();
     } catch (const std::exception& failure) {
       if (options.fault != "hook-caught") throw;
       report.failed = 1;

@@ -33,6 +33,14 @@ bool has_plane_packs(const View* const (&operands)[kOperands]) {
   return true;
 }
 
+template <int kOperands>
+bool of_one_dtype(const View* const (&operands)[kOperands]) {
+  for (const View* view : operands) {
+    if (view->dtype != operands[0]->dtype) return false;
+  }
+  return true;
+}
+
 template <class Of, class C>
 void join_runs(const Of& of, const Scratch& parts, int64_t runs, int64_t channels, Queue& queue) {
   using Body = JoinRunsBody<Of, C>;
@@ -42,7 +50,7 @@ void join_runs(const Of& of, const Scratch& parts, int64_t runs, int64_t channel
 }
 
 template <int kWide, class C, class Of>
-void sum_pixels(const Of& of, const View* const (&operands)[Of::kOperands], Queue& queue) {
+void sum_pixels(const Of& of, const View* const (&operands)[Of::kViews], Queue& queue) {
   using Body = PixelsBody<Of, C, kWide>;
   const View& x = *operands[0];
   const int64_t columns = quotient_up(x.shape[1], kWide), rows = x.shape[0] * x.shape[2];
@@ -61,7 +69,7 @@ void sum_pixels(const Of& of, const View* const (&operands)[Of::kOperands], Queu
             {},
             {},
             parts.as<ChannelPart<C>>()};
-  for (int k = 0; k < Of::kOperands; ++k) {
+  for (int k = 0; k < Of::kViews; ++k) {
     body.batch_stride[k] = operands[k]->strides[0];
     body.inner_stride[k] = operands[k]->strides[2];
   }
@@ -70,7 +78,7 @@ void sum_pixels(const Of& of, const View* const (&operands)[Of::kOperands], Queu
 }
 
 template <int kWide, class C, class Of>
-void sum_planes(const Of& of, const View* const (&operands)[Of::kOperands], Queue& queue) {
+void sum_planes(const Of& of, const View* const (&operands)[Of::kViews], Queue& queue) {
   using Body = PlanesBody<Of, C, kWide>;
   const View& x = *operands[0];
   const int64_t inner = x.shape[2] / kWide, units = x.shape[0] * inner;
@@ -90,7 +98,7 @@ void sum_planes(const Of& of, const View* const (&operands)[Of::kOperands], Queu
             {},
             {},
             parts.as<ChannelPart<C>>()};
-  for (int k = 0; k < Of::kOperands; ++k) {
+  for (int k = 0; k < Of::kViews; ++k) {
     body.batch_stride[k] = operands[k]->strides[0];
     body.channel_stride[k] = operands[k]->strides[1];
     body.unit_stride[k] = operands[k]->strides[2] * kWide;
@@ -100,12 +108,13 @@ void sum_planes(const Of& of, const View* const (&operands)[Of::kOperands], Queu
 }
 
 template <class C, class Of>
-void sum_channels(const Of& of, const View* const (&operands)[Of::kOperands], Queue& queue) {
+void sum_channels(const Of& of, const View* const (&operands)[Of::kViews], Queue& queue) {
   const int64_t pixels = operands[0]->shape[0] * operands[0]->shape[2];
   LOCKSTEP_CHECK(pixels < kMostElements, "statistics of channels of ", pixels, " elements each");
   if constexpr (std::is_same_v<C, float>) {
-    if (has_pixels(operands, kPack)) return sum_pixels<kPack, C>(of, operands, queue);
-    if (has_plane_packs(operands)) return sum_planes<kPack, C>(of, operands, queue);
+    const bool one_dtype = of_one_dtype(operands);
+    if (one_dtype && has_pixels(operands, kPack)) return sum_pixels<kPack, C>(of, operands, queue);
+    if (one_dtype && has_plane_packs(operands)) return sum_planes<kPack, C>(of, operands, queue);
   }
   if (has_pixels(operands, 1) && operands[0]->shape[1] > 1) {
     return sum_pixels<1, C>(of, operands, queue);
@@ -135,18 +144,31 @@ void channel_moments(const View& x, const View& mean, const View& variance, Queu
   });
 }
 
-void channel_gradient_sums(const View& dy, const View& x, const View& mean, const View& sum,
-                           const View& product_sum, Queue& queue) {
+void channel_gradient_sums(const View& dy, const View& x, const View& mean, const ChannelGate& gate,
+                           const View& gated, const View& sum, const View& product_sum,
+                           Queue& queue) {
   if (x.elements() == 0) {
     fill(sum, 0, queue);
     return fill(product_sum, 0, queue);
   }
-  const View* const operands[] = {&dy, &x};
+  // Where g is not kept its view is counted like dy's.
+  const View& kept = gated.data == nullptr ? dy : gated;
   with_float_type(x.dtype, [&]<class C>(C) {
-    sum_channels<C>(
-        GradientSumsOf<C>{
-            {Operand(dy), Operand(x)}, mean.as<C>(), sum.as<C>(), product_sum.as<C>()},
-        operands, queue);
+    const auto sums = [&]<GateBy kGate>(const auto&... views) {
+      const View* const operands[] = {&views...};
+      GradientSumsOf<C, kGate> of{{Operand(views)...}, mean.as<C>(),       sum.as<C>(),
+                                  product_sum.as<C>(), gate.scale.as<C>(), gate.shift.as<C>()};
+      if (of.kGated) of.views[of.kViews - 1].data = gated.data;
+      sum_channels<C>(of, operands, queue);
+    };
+    if (gate.output.data != nullptr) {
+      sums.template operator()<GateBy::output>(dy, x, gate.output, kept);
+    } else if (gate.scale.data != nullptr) {
+      sums.template operator()<GateBy::channel>(dy, x, kept);
+    } else {
+      sums.template operator()<GateBy::none>(dy, x);
+      if (gated.data != nullptr) copy(dy, gated, queue);
+    }
   });
 }
 

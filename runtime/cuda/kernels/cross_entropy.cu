@@ -1,6 +1,10 @@
 #include "lockstep/runtime/cuda/kernels/cross_entropy.h"
 
+#include <algorithm>
+
+#include "lockstep/runtime/cuda/kernels/reduce_parts.h"
 #include "lockstep/runtime/cuda/kernels/row_launch.h"
+#include "lockstep/runtime/cuda/kernels/rows.h"
 
 // One pass over the logits in each direction, from rows of any alignment: an odd number of classes
 // is common. Backward, who writes an element is who has read it, so that both may be one memory.
@@ -89,6 +93,102 @@ struct CrossEntropyBackwardBody {
   }
 };
 
+// Of losses: those whose target is not ignored.
+struct LossTotal {
+  double sum = 0;
+  int64_t count = 0;
+
+  struct Join {
+    LOCKSTEP_HD LossTotal operator()(const LossTotal& a, const LossTotal& b) const {
+      return {a.sum + b.sum, a.count + b.count};
+    }
+  };
+};
+
+// Rows that one block takes: those of a training step's classifier, or of one sequence or a few.
+constexpr int64_t kLossPart = 8192;
+
+// What a block finds of `rows` rows, by its threads in turns.
+template <int kThreads, class Read>
+LOCKSTEP_DEVICE LossTotal total_of_rows(const Thread& t, int64_t rows, const Read& read) {
+  constexpr int kAhead = 8;  // loads in flight
+  LossTotal total;
+  for (int64_t i = t.index(); i < rows; i += int64_t{kThreads} * kAhead) {
+    LossTotal some[kAhead];
+    for (int a = 0; a < kAhead; ++a) {
+      const int64_t row = i + int64_t{a} * kThreads;
+      if (row < rows) some[a] = read(row);
+    }
+    for (int a = 0; a < kAhead; ++a) total = LossTotal::Join()(total, some[a]);
+  }
+  return across_block<kThreads>(t, total, t.template shared<LossTotal>(), LossTotal::Join());
+}
+
+template <class C>
+LOCKSTEP_HD void write_mean(const LossTotal& total, C* result) {
+  const auto count = static_cast<double>(total.count);
+  result[0] = static_cast<C>(total.sum / count);
+  result[1] = static_cast<C>(1 / count);
+}
+
+// A part of the rows by each block. Totals go to `totals`; where that is null there is one block,
+// and it finds the mean.
+template <class C>
+struct LossBody {
+  static constexpr int kThreads = 256;
+  static constexpr bool kCooperative = true;
+  const C* loss;
+  const int64_t* targets;
+  int64_t ignore, rows;
+  LossTotal* totals;
+  C* result;
+
+  LOCKSTEP_DEVICE void operator()(const Thread& t) const {
+    const int64_t first = t.block() * kLossPart;
+    const int64_t count = rows - first < kLossPart ? rows - first : kLossPart;
+    const LossTotal total = total_of_rows<kThreads>(t, count, [&](int64_t row) {
+      const int64_t target = targets[first + row];
+      const C value = loss[first + row];  // read in any case: neither load waits for the other
+      return target == ignore ? LossTotal() : LossTotal{static_cast<double>(value), 1};
+    });
+    if (t.index() != 0) return;
+    if (totals != nullptr) {
+      totals[t.block()] = total;
+    } else {
+      write_mean(total, result);
+    }
+  }
+};
+
+// The mean of all parts.
+template <class C>
+struct LossPartsBody {
+  static constexpr int kThreads = 256;
+  static constexpr bool kCooperative = true;
+  const LossTotal* totals;
+  int64_t parts;
+  C* result;
+
+  LOCKSTEP_DEVICE void operator()(const Thread& t) const {
+    const LossTotal total =
+        total_of_rows<kThreads>(t, parts, [&](int64_t part) { return totals[part]; });
+    if (t.index() == 0) write_mean(total, result);
+  }
+};
+
+template <class C>
+void mean_of_losses(const View& loss, const View& targets, int64_t ignore, const View& result,
+                    Queue& queue) {
+  constexpr int kShared = across_block_bytes<LossTotal>(LossBody<C>::kThreads);
+  const int64_t rows = loss.shape[0], parts = std::max<int64_t>(1, divided_up(rows, kLossPart));
+  const Scratch totals(queue, parts == 1 ? 0 : sizeof(LossTotal) * static_cast<size_t>(parts));
+  LossBody<C> body{loss.as<C>(), targets.as<int64_t>(), ignore, rows, nullptr, result.as<C>()};
+  if (parts > 1) body.totals = totals.as<LossTotal>();
+  launch(body, {.blocks = parts, .shared_bytes = kShared}, queue);
+  if (parts == 1) return;
+  launch(LossPartsBody<C>{body.totals, parts, body.result}, {.shared_bytes = kShared}, queue);
+}
+
 int64_t row_stride(const View& x) { return x.rank == 1 ? 0 : x.strides[0]; }
 
 // Calls f with the group for rows of this width: a block once a warp would be long about it.
@@ -134,6 +234,12 @@ void cross_entropy(const View& logits, const View& targets, int64_t ignore, cons
   with_storage(logits.dtype, [&]<class S>(Type<S>) {
     forward<S>(logits, targets, ignore, loss, log_sum_exp, queue);
   });
+}
+
+void mean_loss(const View& loss, const View& targets, int64_t ignore, const View& result,
+               Queue& queue) {
+  if (loss.dtype == DType::f64) return mean_of_losses<double>(loss, targets, ignore, result, queue);
+  mean_of_losses<float>(loss, targets, ignore, result, queue);
 }
 
 void cross_entropy_backward(const View& logits, const View& targets, int64_t ignore,

@@ -1,5 +1,6 @@
 #include "lockstep/runtime/cuda/kernels/layer_norm.h"
 #include "lockstep/runtime/cuda/kernels/mixed_rows.h"
+#include "lockstep/runtime/cuda/kernels/summing_groups.h"
 
 // With h = (x - mean) / deviation and g = dy * weight, dx = (g - mean(g) - h mean(g h)) /
 // deviation, dweight = sum of dy * h and dbias = sum of dy over the rows. Groups of threads go over
@@ -43,54 +44,72 @@ struct KeptNormBackward {
   using C = ComputeOf<S>;
   static constexpr int kPer = kPerSixteen<S>;
   static constexpr int kPacks = Group::kElements / kPer;
-  // Whether what dx is added to is read before the block's threads wait for each other, where there
-  // are registers for it.
+  // Whether what dx is added to, and the next row, are read before the block's threads wait for
+  // each other, where there are registers for it.
   static constexpr bool kReadsAhead = Group::kSize > kWarp&& Group::kElements <= 8 &&
                                       sizeof(C) == sizeof(float);
+  static constexpr bool kReadsNext = kReadsAhead && Group::kElements <= 4 && Group::kSize >= 256;
   BackwardArguments<S, L> of;
   bool packed, dx_vector, ddelta_vector, added_vector;
+
+  using Values = typename Kept<S, Group>::Values;
+  struct Row {
+    Values g, h;
+    C mean, inverse;
+  };
 
   LOCKSTEP_DEVICE void operator()(const Thread& t) const {
     const int width = static_cast<int>(of.width);
     const Kept<S, Group> kept{Group::thread(t), width, packed};
-    typename Kept<S, Group>::Values weight, dweight = {}, dbias = {};
+    Values weight, dweight = {}, dbias = {};
     of.weight.load(kept, C(1), weight);
     const int64_t parts = int64_t{t.blocks()} * Group::kRows;
-    for (int64_t row = Group::number(t); row < of.rows; row += parts) {
-      typename Kept<S, Group>::Values g, h;
-      of.dy.load(kept, row, g);
-      kept.load(of.x + row * of.width, packed, C(0), h);
-      const C mean = of.mean_of(row);
-      const C inverse = of.inverse_deviation[row];
+    int64_t row = Group::number(t);
+    Row now, next;
+    if (kReadsNext && row < of.rows) read(kept, row, now);
+    for (; row < of.rows; row += parts) {
+      if (!kReadsNext) read(kept, row, now);
+      Values &g = now.g, &h = now.h;
       Pair<C> totals;
       unrolled<kPacks, kPer>([&](int p, int i) {
-        h[p][i] = (h[p][i] - mean) * inverse;
+        h[p][i] = (h[p][i] - now.mean) * now.inverse;
         dweight[p][i] += g[p][i] * h[p][i];
         dbias[p][i] += g[p][i];
         g[p][i] *= weight[p][i];
         totals.first += g[p][i];
         totals.second += g[p][i] * h[p][i];
       });
-      if (!of.makes_dx()) continue;
       const S* added_row = of.added + row * of.width;
-      typename Kept<S, Group>::Values added;
+      Values added;
       if (kReadsAhead && of.added != nullptr) kept.load(added_row, added_vector, C(0), added);
-      const Pair<C> means = of.means(Group::across(t, totals, Sum{}));
-      unrolled<kPacks, kPer>([&](int p, int i) {
-        g[p][i] = inverse * (g[p][i] - means.first - h[p][i] * means.second);
-      });
-      if (!kReadsAhead) {
-        kept.add(of.beta, added_row, added_vector, g);
-      } else if (of.added != nullptr) {
-        kept.add(of.beta, added, g);
+      if (kReadsNext && row + parts < of.rows) read(kept, row + parts, next);
+      if (of.makes_dx()) {
+        const Pair<C> means = of.means(Group::across(t, totals, Sum{}));
+        unrolled<kPacks, kPer>([&](int p, int i) {
+          g[p][i] = now.inverse * (g[p][i] - means.first - h[p][i] * means.second);
+        });
+        if (!kReadsAhead) {
+          kept.add(of.beta, added_row, added_vector, g);
+        } else if (of.added != nullptr) {
+          kept.add(of.beta, added, g);
+        }
+        if (of.dx != nullptr) kept.store(of.dx + row * of.width, dx_vector, g);
+        if (of.rounds_dx()) kept.store(of.ddelta + row * of.width, ddelta_vector, g);
       }
-      if (of.dx != nullptr) kept.store(of.dx + row * of.width, dx_vector, g);
-      if (of.rounds_dx()) kept.store(of.ddelta + row * of.width, ddelta_vector, g);
+      if (kReadsNext) now = next;
     }
     if (of.sums == nullptr) return;
     C* sums = of.sums + Group::number(t) * 2 * of.width;
     kept.store(sums, packed, dweight);
     kept.store(sums + of.width, packed, dbias);
+  }
+
+ private:
+  LOCKSTEP_DEVICE void read(const Kept<S, Group>& kept, int64_t row, Row& to) const {
+    of.dy.load(kept, row, to.g);
+    kept.load(of.x + row * of.width, packed, C(0), to.h);
+    to.mean = of.mean_of(row);
+    to.inverse = of.inverse_deviation[row];
   }
 };
 
@@ -242,21 +261,6 @@ int64_t parts_for(int64_t rows, int64_t most, int64_t multiple) {
   each = each < 4 ? 4 : each > 256 ? 256 : each;
   const int64_t parts = (rows + each - 1) / each;
   return (parts + multiple - 1) / multiple * multiple;
-}
-
-// Calls f(group, parts at most) with the RowGroup for rows of this width; false where they are too
-// wide to be kept beside the parameters' sums.
-template <class S, class F>
-bool with_summing_group(int64_t width, const F& f) {
-  if (width <= 256) return f(RowGroup<32, 8>{}, 2112), true;
-  if (width <= 512) return f(RowGroup<32, 16>{}, 2112), true;
-  if (width <= 1024) return f(RowGroup<128, 8>{}, 660), true;
-  if (width <= 2048) return f(RowGroup<256, 8>{}, 528), true;
-  if (width <= 4096) return f(RowGroup<512, 8>{}, 264), true;
-  if constexpr (!std::is_same_v<S, double>) {
-    if (width <= kWidestKept) return f(RowGroup<512, 16>{}, 264), true;
-  }
-  return false;
 }
 
 template <class S, class L>

@@ -102,7 +102,7 @@ struct MaxPoolBody {
   LOCKSTEP_HD void write(const uint32_t (&at)[kDimensions], const C (&best)[kWide],
                          const Place (&places)[kWide]) const {
     int64_t chosen[kWide];
-    for (int i = 0; i < kWide; ++i) chosen[i] = places[i] < 0 ? 0 : places[i];
+    for (int i = 0; i < kWide; ++i) chosen[i] = places[i];
     int64_t* to = index + offset(index_strides, at);
     if constexpr (kWide == kPack) {
       store_pack(y.data, y.dtype, offset(y_strides, at), best);
@@ -110,6 +110,85 @@ struct MaxPoolBody {
     } else {
       y.put<C>(offset(y_strides, at), best[0]);
       to[0] = chosen[0];
+    }
+  }
+};
+
+// One place of an image, of kWide neighbouring channels: the windows that see it, the last
+// dimension fastest.
+template <class C, int kWide, class Place>
+struct MaxPoolBackwardBody {
+  Operand dy, dx;
+  const int64_t* index;
+  PoolStrides dy_strides, dx_strides, index_strides;
+  Divisor channels, size[kSpatial];  // of dx; channels in units of kWide
+  bool channels_last;
+  Place windows[kSpatial], kernel[kSpatial], padding[kSpatial], dilation[kSpatial];
+  Divisor stride[kSpatial];
+
+  LOCKSTEP_HD void one(uint32_t item) const {
+    uint32_t at[kDimensions];
+    place_of(item, at);
+    const int64_t image = at[0], channel = int64_t{at[1]} * kWide;
+    int64_t place = 0;
+    for (int d = 0; d < kSpatial; ++d) place = place * size[d].value + at[2 + d];
+    C sums[kWide] = {};
+    // Of the first dimension the last entry of the window belongs to the first window.
+    for (Place i = kernel[0]; i-- > 0;) {
+      const Place depth = window_at(0, at[2], i);
+      if (depth < 0) continue;
+      for (Place j = kernel[1]; j-- > 0;) {
+        const Place row = window_at(1, at[3], j);
+        if (row < 0) continue;
+        for (Place k = kernel[2]; k-- > 0;) {
+          const Place column = window_at(2, at[4], k);
+          if (column < 0) continue;
+          const auto from = [&](const PoolStrides& s) {
+            return image * s.of[0] + channel * s.of[1] + depth * s.of[2] + row * s.of[3] +
+                   column * s.of[4];
+          };
+          add(from(index_strides), from(dy_strides), place, sums);
+        }
+      }
+    }
+    int64_t to = image * dx_strides.of[0] + channel * dx_strides.of[1];
+    for (int d = 0; d < kSpatial; ++d) to += at[2 + d] * dx_strides.of[2 + d];
+    if constexpr (kWide == kPack) {
+      store_pack(dx.data, dx.dtype, to, sums);
+    } else {
+      dx.put<C>(to, sums[0]);
+    }
+  }
+
+ private:
+  LOCKSTEP_HD void place_of(uint32_t item, uint32_t (&at)[kDimensions]) const {
+    const auto take = [&](const Divisor& count, uint32_t* here) {
+      const uint32_t outer = count.divide(item);
+      *here = item - outer * count.value;
+      item = outer;
+    };
+    if (channels_last) take(channels, &at[1]);
+    for (int d = kSpatial - 1; d >= 0; --d) take(size[d], &at[2 + d]);
+    if (!channels_last) take(channels, &at[1]);
+    at[0] = item;
+  }
+  // The window of which `entry` is at place `at` of a dimension; below 0: none.
+  LOCKSTEP_HD Place window_at(int d, uint32_t at, Place entry) const {
+    const Place begin = static_cast<Place>(at) + padding[d] - entry * dilation[d];
+    if (begin < 0) return -1;
+    const auto window = static_cast<Place>(stride[d].divide(static_cast<uint32_t>(begin)));
+    const bool begins = window * static_cast<Place>(stride[d].value) == begin;
+    return begins && window < windows[d] ? window : -1;
+  }
+  LOCKSTEP_HD void add(int64_t index_at, int64_t dy_at, int64_t place, C (&sums)[kWide]) const {
+    if constexpr (kWide == kPack) {
+      int64_t chosen[kWide];
+      C values[kWide];
+      load_together(index + index_at, chosen);
+      load_pack(dy.data, dy.dtype, dy_at, values);
+      for (int i = 0; i < kWide; ++i) sums[i] += chosen[i] == place ? values[i] : C(0);
+    } else if (index[index_at] == place) {
+      sums[0] += dy.get<C>(dy_at);
     }
   }
 };
@@ -150,6 +229,34 @@ void max_pool_part(const View& x, const WindowOptions& options, const View& y, c
   launch_elements(body, y.elements() / kWide, queue);
 }
 
+template <class C, int kWide>
+void max_pool_backward_part(const View& dy, const View& index, const WindowOptions& options,
+                            const View& dx, Queue& queue) {
+  MaxPoolBackwardBody<C, kWide, int64_t> body;
+  body.dy = Operand(dy);
+  body.dx = Operand(dx);
+  body.index = index.as<int64_t>();
+  body.dy_strides = PoolStrides(dy);
+  body.dx_strides = PoolStrides(dx);
+  body.index_strides = PoolStrides(index);
+  body.channels = Divisor(static_cast<uint32_t>(dx.shape[1] / kWide));
+  body.channels_last = dx.strides[1] == 1;
+  for (int d = 0; d < kSpatial; ++d) {
+    const int of_view = d + dx.rank - kSpatial, of_window = d + options.spatial - kSpatial;
+    const bool present = of_window >= 0;
+    const auto value = [&](const int64_t* values, int64_t absent) {
+      return present ? values[of_window] : absent;
+    };
+    body.size[d] = Divisor(static_cast<uint32_t>(present ? dx.shape[of_view] : 1));
+    body.windows[d] = present ? dy.shape[of_view] : 1;
+    body.kernel[d] = value(options.kernel, 1);
+    body.stride[d] = Divisor(static_cast<uint32_t>(value(options.stride, 1)));
+    body.padding[d] = value(options.padding, 0);
+    body.dilation[d] = value(options.dilation, 1);
+  }
+  launch_elements(body, dx.elements() / kWide, queue);
+}
+
 int64_t elements_of_image(const View& view) {
   int64_t elements = 1;
   for (int d = 2; d < view.rank; ++d) elements *= view.shape[d];
@@ -184,6 +291,28 @@ void max_pool(const View& x, const WindowOptions& options, const View& y, const 
     return max_pool_part<float, kPack, int>(x, options, y, index, queue);
   }
   max_pool_part<float, 1, int>(x, options, y, index, queue);
+}
+
+// Images, or channels, of which there are too many for one launch are halved.
+void max_pool_backward(const View& dy, const View& index, const WindowOptions& options,
+                       const View& dx, Queue& queue) {
+  if (dx.elements() == 0) return;
+  const int dim = dx.shape[0] > 1 ? 0 : 1;
+  if (dx.elements() >= kMostElements && dx.shape[dim] > 1) {
+    const int64_t half = dx.shape[dim] / 2;
+    for (const int64_t begin : {int64_t{0}, half}) {
+      const int64_t count = begin == 0 ? half : dx.shape[dim] - half;
+      max_pool_backward(narrowed(dy, dim, begin, count), narrowed(index, dim, begin, count),
+                        options, narrowed(dx, dim, begin, count), queue);
+    }
+    return;
+  }
+  if (dx.dtype == DType::f64)
+    return max_pool_backward_part<double, 1>(dy, index, options, dx, queue);
+  if (has_channel_packs(dy) && has_channel_packs(index) && has_channel_packs(dx)) {
+    return max_pool_backward_part<float, kPack>(dy, index, options, dx, queue);
+  }
+  max_pool_backward_part<float, 1>(dy, index, options, dx, queue);
 }
 
 }  // namespace lockstep::cuda

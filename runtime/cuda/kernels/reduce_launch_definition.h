@@ -1,7 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
+#include "lockstep/runtime/cuda/kernels/reduce_dense.h"
 #include "lockstep/runtime/cuda/kernels/reduce_launch.h"
 #include "lockstep/runtime/cuda/kernels/reduce_parts.h"
 
@@ -43,9 +45,12 @@ class Reducer {
   }
 
   void columns(const Reduction<C>& r) const {
-    constexpr int64_t kFewRows = 32, kManyOutputs = 1 << 20;
+    if constexpr (std::is_same_v<Join, JoinSum> && std::is_same_v<C, float>) {
+      if (is_dense(r)) return with_dtype(r, [&]<class T>(T) { dense_columns<T>(r); });
+    }
+    constexpr int64_t kFewRows = 32, kOutputs = 1 << 16, kManyOutputs = 1 << 20;
     constexpr int64_t kShortest = 128, kLongest = 4096, kLongestAlone = 1024;
-    const bool alone = r.count <= kFewRows || r.outputs >= kManyOutputs;
+    const bool alone = r.outputs >= (r.count <= kFewRows ? kOutputs : kManyOutputs);
     const int64_t tile = alone ? ColumnsBody<Join, C, 1>::kTile : ColumnsBody<Join, C, 32>::kTile;
     const int64_t length = part_length(r.count, divided_up(r.outputs, tile), kShortest,
                                        alone ? kLongestAlone : kLongest);
@@ -53,6 +58,41 @@ class Reducer {
     first.part_length = std::min(length, r.count);
     first.parts = static_cast<uint32_t>(divided_up(r.count, first.part_length));
     const auto launch_first = [&] { alone ? launch_columns<1>(first) : launch_columns<32>(first); };
+    if (first.parts == 1) return launch_first();
+    const Scratch scratch(queue_, sizeof(C) * r.outputs * first.parts);
+    first.partials = scratch.as<C>();
+    launch_first();
+    second(first, Span::line(1), Span::line(r.outputs));
+  }
+
+  // Rows enough for DenseColumnsBody to read ahead.
+  static bool is_dense(const Reduction<C>& r) {
+    constexpr int64_t kFewest = 1024;
+    return r.packed && r.kept.rank == 1 && r.reduced.rank == 1 && r.count >= kFewest &&
+           r.outputs % kLanesOf<C> == 0;
+  }
+  template <class F>
+  static void with_dtype(const Reduction<C>& r, const F& f) {
+    if (r.x.dtype == DType::bf16) return f(BFloat16{});
+    if (r.x.dtype == DType::f16) return f(Float16{});
+    f(float{});
+  }
+  template <class T>
+  void dense_columns(const Reduction<C>& r) const {
+    using Body = DenseColumnsBody<T>;
+    // As many blocks as a large device has room for, of rows that are worth it, and not so many
+    // that a thread's sum loses digits.
+    constexpr int64_t kBlocks = 792, kLongest = 2048;
+    constexpr int64_t kShortest = Body::kRowLanes * Body::kAhead;
+    const int64_t tiles = divided_up(r.outputs, Body::kTile);
+    const int64_t parts = std::max<int64_t>(kBlocks / tiles, 1);
+    Reduction<C> first = r;
+    first.part_length = std::clamp(divided_up(r.count, parts), kShortest, kLongest);
+    first.parts = static_cast<uint32_t>(divided_up(r.count, first.part_length));
+    const auto launch_first = [&] {
+      launch(Body{first, static_cast<uint32_t>(tiles)},
+             {.blocks = tiles * first.parts, .shared_bytes = Body::kSharedBytes}, queue_);
+    };
     if (first.parts == 1) return launch_first();
     const Scratch scratch(queue_, sizeof(C) * r.outputs * first.parts);
     first.partials = scratch.as<C>();

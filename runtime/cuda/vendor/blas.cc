@@ -13,6 +13,7 @@
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/cuda/vendor/blas_descriptors.h"
 #include "lockstep/runtime/cuda/vendor/check.h"
+#include "lockstep/runtime/cuda/vendor/timer.h"
 #include "lockstep/runtime/log.h"
 
 namespace lockstep::cuda {
@@ -20,15 +21,23 @@ namespace {
 
 // What cuBLAS's documentation advises for Hopper.
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;
-constexpr int kCandidates = 8;
 constexpr size_t kMostPlans = 4096;
-// From how much work on it pays to time the candidates, and of how many shapes: those of a model
-// are few; where they change with every batch, timing would never end.
-constexpr double kLargeFlops = 1e9;
-constexpr int kMostTimed = 256;
-constexpr int kRuns = 3;
 // The library's first choice stays unless another one takes less than this part of its time.
 constexpr float kClearlyLess = 0.98F;
+
+// How the candidates for products from some size on are timed, and of how many shapes: those of a
+// model are few; where they change with every batch, timing would never end.
+struct Timing {
+  double least_flops;
+  int most_shapes;
+  int candidates;
+  Repetitions repetitions;
+};
+// While other ranks' collectives may run, of which the shortest of several times knows least.
+constexpr Timing kLarge{1e9, 256, 8, {.runs = 2, .rounds = 3}};
+// A few microseconds each: into how many parts the sums of a small result are best cut, and whether
+// a second kernel for adding those pays, is a matter of one or two.
+constexpr Timing kSmall{5e5, 64, 24, {.runs = 20, .rounds = 3}};
 
 // How a product of one shape is done.
 struct Plan {
@@ -40,33 +49,40 @@ struct Plan {
   Plan(const Product& p, bool tf32) : descriptors(p, tf32) {}
 };
 
-class Event {
- public:
-  Event() { LOCKSTEP_CUDA(cudaEventCreate(&event_)); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
-
 bool is_on(const char* variable, bool usually) {
   const char* asked = std::getenv(variable);
   return asked == nullptr ? usually : std::strcmp(asked, "1") == 0;
 }
 
-bool is_large(const Product& p) {
-  return 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k) *
-             static_cast<double>(p.batch) >=
-         kLargeFlops;
+// Null: it is too small to be timed.
+const Timing* timing_of(const Product& p) {
+  const double flops = 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) *
+                       static_cast<double>(p.k) * static_cast<double>(p.batch);
+  if (flops >= kLarge.least_flops) return &kLarge;
+  return flops >= kSmall.least_flops ? &kSmall : nullptr;
 }
 
-bool is_captured(Stream stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  LOCKSTEP_CUDA(cudaStreamIsCapturing(stream, &status));
-  return status != cudaStreamCaptureStatusNone;
+// How a product may be cut in parts along its sums, which are added up in the type that it is
+// computed in. In place, one part after the other, that is the result's: no kernel adds them then.
+uint32_t reductions_of(const Product& p) {
+  constexpr uint32_t kAside =
+      CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+  const bool wide = p.c.dtype == DType::f32 || p.c.dtype == DType::f64;
+  return wide ? kAside | CUBLASLT_REDUCTION_SCHEME_INPLACE : kAside;
+}
+
+// How an algorithm cuts the sums of a product, for the log.
+std::string cut_of(const cublasLtMatmulAlgo_t& algorithm) {
+  int32_t parts = 0;
+  uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+  size_t written = 0;
+  cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &parts,
+                                       sizeof parts, &written);
+  cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
+                                       &reduction, sizeof reduction, &written);
+  if (parts <= 1) return "";
+  const bool in_place = reduction == CUBLASLT_REDUCTION_SCHEME_INPLACE;
+  return concat({", in ", parts, in_place ? " parts" : " parts that a second kernel adds"});
 }
 
 class CublasLt final : public Blas {
@@ -105,26 +121,29 @@ class CublasLt final : public Blas {
       if (p.epilogue == Epilogue::none) check(status, "cublasLtMatmulAlgoGetHeuristic");
       refuse(*plan, p, status);
     }
-    plan->settled = plan->in_steps || !times(p);
+    plan->settled = plan->in_steps || timing(p) == nullptr;
     if (plans_.size() >= kMostPlans) plans_.clear();
     return plans_.emplace(key, std::move(plan)).first->second;
   }
 
-  bool times(const Product& p) const { return tunes_ && timed_ < kMostTimed && is_large(p); }
+  // Null: it is not timed.
+  const Timing* timing(const Product& p) const {
+    const Timing* how = tunes_ ? timing_of(p) : nullptr;
+    return how != nullptr && timed_[how == &kLarge] < how->most_shapes ? how : nullptr;
+  }
 
   // The library's candidates for the shape, the one it thinks fastest first.
   cublasStatus_t ask(Plan& plan, const Product& p) {
     Preference preference;
     check(cublasLtMatmulPreferenceCreate(preference.made()), "cublasLtMatmulPreferenceCreate");
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
-    // A product in parts is summed in the type that it is computed in.
-    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-        uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
+    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions_of(p));
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(p.b));
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(p.a));
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(p.c));
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(p.c));
-    const int wanted = times(p) ? kCandidates : 1;
+    const Timing* how = timing(p);
+    const int wanted = how == nullptr ? 1 : how->candidates;
     int count = 0;
     plan.candidates.resize(static_cast<size_t>(wanted));
     const Descriptors& d = plan.descriptors;
@@ -169,7 +188,8 @@ class CublasLt final : public Blas {
   void settle(Plan& plan, const Product& p, Queue& queue, Stream stream,
               const std::function<void()>& in_steps) {
     plan.settled = true;
-    ++timed_;
+    const Timing& how = *timing_of(p);
+    ++timed_[&how == &kLarge];
     try {
       std::optional<Scratch> sums;
       Product timed = p;
@@ -180,28 +200,29 @@ class CublasLt final : public Blas {
         timed.c.data = sums->as<void>();
         queue.set_zero(timed.c.data, bytes);
       }
-      const float fastest = order_by_time(plan, timed, queue, stream);
+      const float fastest = order_by_time(plan, timed, how.repetitions, queue, stream);
       if (!in_steps || p.epilogue == Epilogue::bias) return;
       if (p.beta == 0) {
-        compare_with_steps(plan, p, fastest, stream, in_steps);
+        compare_with_steps(plan, p, fastest, how.repetitions, stream, in_steps);
       } else {  // as was found where nothing was added
         Product first = p;
         first.beta = 0;
         const auto known = plans_.find(key_of(first));
         plan.in_steps = known != plans_.end() && known->second->in_steps;
       }
-    } catch (const OutOfMemory&) {
-      // Nothing is timed.
+    } catch (const Error&) {
+      // Nothing is timed. What is wrong shows in the product itself.
     }
   }
 
-  float order_by_time(Plan& plan, const Product& p, Queue& queue, Stream stream) {
+  float order_by_time(Plan& plan, const Product& p, const Repetitions& repetitions, Queue& queue,
+                      Stream stream) {
     std::vector<cublasLtMatmulHeuristicResult_t>& all = plan.candidates;
     size_t best = 0;
     float first = 0, fastest = 0;
     for (size_t i = 0; i < all.size(); ++i) {
       cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-      const float time = milliseconds(stream, [&] {
+      const float time = milliseconds(stream, repetitions, [&] {
         if (status == CUBLAS_STATUS_SUCCESS) status = run(plan, all[i], p, queue, stream);
       });
       if (status != CUBLAS_STATUS_SUCCESS) continue;
@@ -214,36 +235,23 @@ class CublasLt final : public Blas {
     std::swap(all.front(), all[best]);
     all.resize(1);
     log(LogLevel::debug, {"product ", name_of(p), ": algorithm ", best + 1, " takes ", fastest,
-                          " ms, the first ", first, " ms"});
+                          " ms", cut_of(all.front().algo), ", the first ", first, " ms"});
     return fastest;
   }
 
-  static void compare_with_steps(Plan& plan, const Product& p, float fastest, Stream stream,
+  static void compare_with_steps(Plan& plan, const Product& p, float fastest,
+                                 const Repetitions& repetitions, Stream stream,
                                  const std::function<void()>& in_steps) {
-    const float time = milliseconds(stream, in_steps);
+    const float time = milliseconds(stream, repetitions, in_steps);
     plan.in_steps = fastest == 0 || time < fastest;
     log(plan.in_steps ? LogLevel::info : LogLevel::debug,
         {"product ", name_of(p), ": ", fastest, " ms, in steps ", time, " ms"});
   }
 
-  // Of one of several runs, after one.
-  template <class Work>
-  static float milliseconds(Stream stream, const Work& work) {
-    const Event begin, end;
-    work();
-    LOCKSTEP_CUDA(cudaEventRecord(begin.get(), stream));
-    for (int i = 0; i < kRuns; ++i) work();
-    LOCKSTEP_CUDA(cudaEventRecord(end.get(), stream));
-    LOCKSTEP_CUDA(cudaEventSynchronize(end.get()));
-    float time = 0;
-    LOCKSTEP_CUDA(cudaEventElapsedTime(&time, begin.get(), end.get()));
-    return time / kRuns;
-  }
-
   cublasLtHandle_t handle_ = nullptr;
   bool tf32_ = false;
   bool tunes_ = true;
-  int timed_ = 0;               // shapes
+  int timed_[2] = {0, 0};       // shapes: small, large
   std::recursive_mutex mutex_;  // steps are products too
   std::unordered_map<Key, std::shared_ptr<Plan>, KeyHash> plans_;
 };

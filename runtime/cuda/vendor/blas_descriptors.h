@@ -29,6 +29,8 @@ inline cudaDataType_t type_of(DType dtype) {
 inline cublasLtEpilogue_t epilogue_of(const Product& p) {
   switch (p.epilogue) {
     case Epilogue::bias: return CUBLASLT_EPILOGUE_BIAS;
+    case Epilogue::relu:
+      return p.bias == nullptr ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_RELU_BIAS;
     case Epilogue::gelu:
       if (p.auxiliary == nullptr) {
         return p.bias == nullptr ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_GELU_BIAS;
@@ -45,6 +47,7 @@ inline cublasLtEpilogue_t epilogue_of(const Product& p) {
 inline const char* name_of(Epilogue epilogue) {
   switch (epilogue) {
     case Epilogue::bias: return " with bias";
+    case Epilogue::relu: return " with relu";
     case Epilogue::gelu: return " with gelu";
     case Epilogue::gelu_backward: return " with gelu's derivative";
     case Epilogue::gelu_backward_bias_gradient:

@@ -39,6 +39,14 @@ class CudaDriver final : public Driver {
     use();
     LOCKSTEP_CUDA(cudaFree(data));
   }
+  void* allocate_pinned(size_t bytes) override {
+    use();
+    void* data = nullptr;
+    if (cudaMallocHost(&data, bytes) == cudaSuccess) return data;
+    cudaGetLastError();  // it is no error of the next call
+    return nullptr;
+  }
+  void free_pinned(void* data) noexcept override { cudaFreeHost(data); }
   Stream make_stream() override {
     use();
     cudaStream_t stream = nullptr;
@@ -58,6 +66,32 @@ class CudaDriver final : public Driver {
     use();
     LOCKSTEP_CUDA(cudaStreamSynchronize(stream));
   }
+
+  Event record(Stream stream) override {
+    use();
+    cudaEvent_t event = nullptr;
+    LOCKSTEP_CUDA(cudaEventCreate(&event));
+    LOCKSTEP_CUDA(cudaEventRecord(event, stream));
+    return event;
+  }
+  bool is_reached(Event event) override {
+    use();
+    const cudaError_t code = cudaEventQuery(event);
+    if (code != cudaErrorNotReady) check(code, "cudaEventQuery");
+    if (code != cudaSuccess) cudaGetLastError();  // it is no error of the next call
+    return code == cudaSuccess;
+  }
+  void wait(Event event) override {
+    use();
+    LOCKSTEP_CUDA(cudaEventSynchronize(event));
+  }
+  double seconds_between(Event from, Event to) override {
+    use();
+    float milliseconds = 0;
+    LOCKSTEP_CUDA(cudaEventElapsedTime(&milliseconds, from, to));
+    return milliseconds * 1e-3;
+  }
+  void destroy(Event event) noexcept override { cudaEventDestroy(event); }
 
   // Relaxed: memory may be taken from the device meanwhile, and code loaded.
   void begin_capture(Stream stream) override {

@@ -1,18 +1,23 @@
 // Training steps of models that are no transformers, on data that lies on the device: prints one
-// JSON line. tests/benchmark/model_step.py is PyTorch's side.
+// JSON line. Under a launcher data-parallel, each rank with a batch of its own. PyTorch's side is
+// tests/benchmark/model_step.py.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
 #include "lockstep/autograd/ops.h"
+#include "lockstep/collectives/world.h"
 #include "lockstep/launcher/flags/flags.h"
+#include "lockstep/launcher/train/device.h"
 #include "lockstep/nn/captured_passes.h"
 #include "lockstep/nn/layers.h"
 #include "lockstep/nn/models/resnet.h"
 #include "lockstep/nn/optim.h"
+#include "lockstep/nn/parallel/data_parallel.h"
 
 namespace lockstep::benchmark {
 namespace {
@@ -21,7 +26,9 @@ using Clock = std::chrono::steady_clock;
 
 struct Mlp : nn::Layer<Mlp> {
   nn::Linear first{784, 512}, second{512, 512}, third{512, 10};
-  Tensor forward(const Tensor& x) { return third(relu(second(relu(first(x))))); }
+  Tensor forward(const Tensor& x) {
+    return third(second(first(x, nn::Activation::relu), nn::Activation::relu));
+  }
   void visit(nn::Visitor& v) override {
     v("first", first);
     v("second", second);
@@ -38,10 +45,9 @@ struct Flags {
   int64_t steps = 100;
   bool no_graph = false;
 
-  Device where() const { return {device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu, 0}; }
-  Tensor inputs() const {
-    if (model == "mlp") return randn({batch, 784}, {.device = where()});
-    return permute(randn({batch, 224, 224, 3}, {.device = where()}), {0, 3, 1, 2});
+  Tensor inputs(Device where) const {
+    if (model == "mlp") return randn({batch, 784}, {.device = where});
+    return permute(randn({batch, 224, 224, 3}, {.device = where}), {0, 3, 1, 2});
   }
 };
 
@@ -50,18 +56,27 @@ double seconds_since(Clock::time_point start) {
 }
 
 template <class Model>
-void train(Model& model, int64_t classes, const Flags& flags) {
+void train_model(Model& model, int64_t classes, const Flags& flags, Communicator& communicator) {
   const Clock::time_point begin = Clock::now();
-  Backend& backend = backend_of(flags.where());
-  model.place({.device = flags.where()});
+  const Device where = communicator.device();
+  Backend& backend = backend_of(where);
+  model.place({.device = where});
   std::optional<LowPrecisionCopies> copies;
   if (flags.precision == "bf16") copies.emplace(DType::bf16);
+  std::optional<nn::DistributedDataParallel> ddp;
+  if (communicator.size() > 1) {
+    ddp.emplace(model, communicator,
+                nn::DataParallelOptions{.copies = copies ? &*copies : nullptr});
+  }
   optim::Adam optimizer(model.parameters(), {.learning_rate = 1e-3});
   if (copies) optimizer.set_copies(&*copies);
   nn::CapturedPasses passes(model, backend, copies ? &*copies : nullptr);
   if (flags.no_graph) passes.refuse("--no-graph");
-  const Tensor inputs = flags.inputs();
-  const Tensor labels = randint(classes, {flags.batch}, {.device = flags.where()});
+  // As the trainer does: gradients that are reduced while backward runs are worth more.
+  if (ddp) passes.refuse("the ranks communicate within a pass");
+  manual_seed(1 + static_cast<uint64_t>(communicator.rank()));  // each rank's own batch
+  const Tensor inputs = flags.inputs(where);
+  const Tensor labels = randint(classes, {flags.batch}, {.device = where});
   const auto loss = [&] {
     std::optional<Autocast> autocast;
     if (copies) autocast.emplace(*copies);
@@ -72,6 +87,7 @@ void train(Model& model, int64_t classes, const Flags& flags) {
     optimizer.zero_grad();
     last = passes.run(
         0, 1, [] {}, loss);
+    if (ddp) ddp->finish();
     optimizer.step();
   };
   step();
@@ -86,9 +102,11 @@ void train(Model& model, int64_t classes, const Flags& flags) {
     rounds.push_back(seconds_since(start) / static_cast<double>(flags.steps));
   }
   std::sort(rounds.begin(), rounds.end());
+  if (communicator.rank() != 0) return;
   std::printf("%s\n",
               nlohmann::ordered_json{{"model", flags.model},
                                      {"batch", flags.batch},
+                                     {"ranks", communicator.size()},
                                      {"precision", flags.precision},
                                      {"step_seconds", rounds[rounds.size() / 2]},
                                      {"first_step_seconds", first},
@@ -114,12 +132,14 @@ int run(int argc, char** argv) {
   command.add({.name = "--steps", .help = "of a round", .value = "N", .minimum = 1}, flags.steps);
   command.add({.name = "--no-graph", .help = "passes as the host queues them"}, flags.no_graph);
   if (const auto code = command.parse_or_print(argc, argv)) return *code;
+  const World world = World::from_env();
+  const auto communicator = make_communicator(world, train::choose_device(flags.device, world));
   if (flags.model == "mlp") {
     Mlp model;
-    train(model, 10, flags);
+    train_model(model, 10, flags, *communicator);
   } else {
     nn::ResNet model = nn::resnet50();
-    train(model, 1000, flags);
+    train_model(model, 1000, flags, *communicator);
   }
   return 0;
 }
@@ -132,6 +152,7 @@ int main(int argc, char** argv) {
     return lockstep::benchmark::run(argc, argv);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "model_benchmark: %s\n", error.what());
-    return 1;
+    std::fflush(nullptr);
+    std::_Exit(1);  // other ranks may wait for ever
   }
 }

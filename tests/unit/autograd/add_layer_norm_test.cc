@@ -247,7 +247,9 @@ TEST(AddLayerNorm, RecomputedAndRecordedTwice) {
     sum(out[0] * to(out[1], DType::f32)).backward();
     std::vector<std::vector<double>> gradients;
     for (const Tensor& leaf : leaves) gradients.push_back(leaf.grad().to_vector<double>());
-    if (again) EXPECT_EQ(gradients, expected);
+    if (again) {
+      EXPECT_EQ(gradients, expected);
+    }
     expected = gradients;
   }
 }

@@ -56,6 +56,19 @@ TEST(MaxPool, TakesTheLargestNanAboveAllAndNeverPadding) {
             (std::vector<double>{2}));
 }
 
+// Between the places that a dilated window sees there is nothing but padding.
+TEST(MaxPool, AWindowThatSeesNothingHasNoGradient) {
+  const Tensor x = Tensor::variable(Array::from({3.0, 1.0, 2.0}, {1, 1, 3}));
+  const Tensor y =
+      max_pool1d(x, {.kernel_size = {2}, .stride = {1}, .padding = {2}, .dilation = {4}});
+  expect_values(y, {2, -kInfinity, 3});
+  const Tensor dy = tensor({1, 10, 100}, {1, 1, 3});
+  for (bool create_graph : {false, true}) {
+    const GradOptions options{.create_graph = create_graph, .retain_graph = true};
+    expect_values(grad({y}, {x}, {dy}, options)[0], {100, 0, 1});
+  }
+}
+
 TEST(MaxPool, GradientGoesToTheFirstOfEqualOnes) {
   for (DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
     const Tensor x = Tensor::variable(tensor({3, 1, 3, 3,  //

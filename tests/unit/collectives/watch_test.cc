@@ -79,7 +79,7 @@ TEST(WatchTest, NamesTheLateRankWithItsStepPhaseAndLastCollective) {
 }
 
 TEST(WatchTest, WaitsForARankThatHasAnnouncedALongPhase) {
-  const auto ends = run_ranks(3, [](Communicator& communicator, Watch& watch, MemoryStore&) {
+  const auto ends = run_ranks(3, [](Communicator& communicator, Watch&, MemoryStore&) {
     if (communicator.rank() == 0) {
       const Activity::Phase phase(communicator.activity(), "validation", milliseconds(20000));
       std::this_thread::sleep_for(6 * kDeadline);
@@ -90,7 +90,7 @@ TEST(WatchTest, WaitsForARankThatHasAnnouncedALongPhase) {
 }
 
 TEST(WatchTest, TheDeadlineBeginsAnewAfterAnAnnouncedPhase) {
-  const auto ends = run_ranks(2, [](Communicator& communicator, Watch& watch, MemoryStore&) {
+  const auto ends = run_ranks(2, [](Communicator& communicator, Watch&, MemoryStore&) {
     communicator.set_timeout(3 * kDeadline);
     if (communicator.rank() == 0) {
       {

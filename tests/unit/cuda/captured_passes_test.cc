@@ -159,6 +159,24 @@ TEST(CapturedPasses, ParametersAreFrozenAndThawed) {
   EXPECT_GT(captured.passes().replays(), 20);
 }
 
+// A pass's weight, as loss scaling changes it.
+TEST(CapturedPasses, AreWeighedAnew) {
+  nn::Linear layer(3, 2);
+  layer.place({.device = test::device()});
+  CapturedPasses passes(layer, backend_of(test::device()));
+  const Tensor x(Array::full({4, 3}, 1, DType::f32, test::device()));
+  for (int i = 0; i < 12; ++i) {
+    const float weight = i < 6 || i % 2 == 0 ? 2 : 0.5;
+    layer.bias.leaf().zero_grad();
+    passes.run(
+        0, weight, [] {}, [&] { return sum(layer(x)); });
+    EXPECT_EQ(layer.bias.grad().value().to_vector<float>(),
+              (std::vector<float>{4 * weight, 4 * weight}))
+        << i;
+  }
+  EXPECT_GT(passes.replays(), 6);
+}
+
 // As data parallelism does when it packs its buckets.
 TEST(CapturedPasses, FollowParametersThatMove) {
   Training captured(true), plain(false);

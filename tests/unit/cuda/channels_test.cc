@@ -7,56 +7,22 @@
 #include <utility>
 #include <vector>
 
+#include "channel_images.h"
 #include "lockstep/runtime/cuda/kernels/dimensions.h"
-#include "support/device_layouts.h"
 
 namespace lockstep {
 namespace {
 
 using test::device_kernels;
 using test::host_kernels;
+using test::Image;
+using test::image;
+using test::kImages;
 using test::on_device;
+using test::statistics_of;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-const Shape kShapes[] = {{2, 3, 5},   {4, 8, 49},  {2, 16, 130}, {2, 5, 2001}, {70, 24, 1},
-                         {1, 1, 640}, {2, 40, 40}, {5, 7, 16},   {0, 4, 3},    {1, 1, 1}};
-
-enum class Image { channels_first, channels_last, off_by_one, sliced };
-constexpr Image kImages[] = {Image::channels_first, Image::channels_last, Image::off_by_one,
-                             Image::sliced};
-
-// [batch, channels, inner…] in some order in memory.
-Array image(const Array& dense, Image kind) {
-  if (kind == Image::channels_first) return dense;
-  if (kind == Image::off_by_one) return test::laid(dense, test::Layout::off_by_one);
-  if (kind == Image::sliced) return test::laid(dense, test::Layout::sliced);
-  Shape memory{dense.dim(0)};
-  std::vector<int> order{0, dense.rank() - 1};
-  for (int i = 2; i < dense.rank(); ++i) {
-    memory.append(dense.dim(i));
-    order.push_back(i - 1);
-  }
-  memory.append(dense.dim(1));
-  const Array last = Array::zeros(memory, dense.dtype()).permute(order);
-  host_kernels().copy(dense.view(), last.view());
-  return last;
-}
-
-DType statistics_of(DType dtype) { return dtype == DType::f64 ? dtype : DType::f32; }
-
-template <class Check>
-void for_all(const Check& check) {
-  for (const Shape& shape : kShapes) {
-    for (DType dtype : test::kFloats) {
-      for (Image kind : kImages) {
-        const bool in_packs = kind == Image::channels_first || kind == Image::channels_last;
-        if (in_packs || dtype == DType::f32) check(shape, dtype, kind);
-      }
-    }
-  }
-}
 
 struct Moments {
   Array mean, variance;
@@ -76,7 +42,7 @@ void check_moments(const Array& x, double scale) {
 }
 
 TEST(CudaChannels, Moments) {
-  for_all([](const Shape& shape, DType dtype, Image kind) {
+  test::for_all_images([](const Shape& shape, DType dtype, Image kind) {
     check_moments(image(test::values(shape, dtype, -2, 3), kind), 1);
   });
 }
@@ -92,79 +58,6 @@ TEST(CudaChannels, MomentsFarFromZero) {
     test::expect_near(mean, host.mean, 0x1p-23, 1000);
     test::expect_near(variance, host.variance, 1e-4, 1e-2);
   }
-}
-
-TEST(CudaChannels, Affine) {
-  for_all([](const Shape& shape, DType dtype, Image kind) {
-    for (bool with_dy : {false, true}) {
-      const DType of_channel = statistics_of(dtype);
-      const Array x = image(test::values(shape, dtype, -1, 1), kind);
-      const Array dy = image(test::values(shape, dtype, -1, 1, 2), kind);
-      const Array scale = test::values({shape[1]}, of_channel, -1, 1, 3);
-      const Array shift = test::values({shape[1]}, of_channel, -1, 1, 4);
-      const Array dy_scale = test::values({shape[1]}, of_channel, -1, 1, 5);
-      const Array y = image(Array::full(shape, kNaN, dtype), kind), on = on_device(y);
-      const Array on_dy = on_device(dy), on_dy_scale = on_device(dy_scale);
-      device_kernels().channel_affine(on_device(x).view(), on_device(scale).view(),
-                                      on_device(shift).view(), with_dy ? on_dy.view() : View(),
-                                      with_dy ? on_dy_scale.view() : View(), on.view());
-      host_kernels().channel_affine(x.view(), scale.view(), shift.view(),
-                                    with_dy ? dy.view() : View(),
-                                    with_dy ? dy_scale.view() : View(), y.view());
-      test::expect_near(on, y, test::tolerance(dtype));
-    }
-  });
-}
-
-TEST(CudaChannels, AffineOfDifferentLayouts) {
-  const Shape shape{3, 16, 24};
-  const Array scale = test::values({16}, DType::f32, -1, 1, 3);
-  for (Image from : kImages) {
-    for (Image to : kImages) {
-      const Array x = image(test::values(shape, DType::bf16, -1, 1), from);
-      const Array y = image(Array::zeros(shape, DType::bf16), to), on = on_device(y);
-      const Array on_scale = on_device(scale);
-      device_kernels().channel_affine(on_device(x).view(), on_scale.view(), on_scale.view(), View(),
-                                      View(), on.view());
-      host_kernels().channel_affine(x.view(), scale.view(), scale.view(), View(), View(), y.view());
-      test::expect_near(on, y, test::tolerance(DType::bf16));
-    }
-  }
-}
-
-TEST(CudaChannels, GradientSums) {
-  for_all([](const Shape& shape, DType dtype, Image kind) {
-    const DType of_channel = statistics_of(dtype);
-    const Array x = image(test::values(shape, dtype, -1, 1), kind);
-    const Array dy = image(test::values(shape, dtype, -1, 1, 2), kind);
-    const Array mean = test::values({shape[1]}, of_channel, -1, 1, 3);
-    const Array sum = Array::zeros({shape[1]}, of_channel);
-    const Array products = Array::zeros({shape[1]}, of_channel);
-    const Array on_sum = on_device(sum), on_products = on_device(products);
-    device_kernels().channel_gradient_sums(on_device(dy).view(), on_device(x).view(),
-                                           on_device(mean).view(), on_sum.view(),
-                                           on_products.view());
-    host_kernels().channel_gradient_sums(dy.view(), x.view(), mean.view(), sum.view(),
-                                         products.view());
-    const double scale = static_cast<double>(shape[0] * shape[2]);
-    test::expect_near(on_sum, sum, test::tolerance(of_channel), scale);
-    test::expect_near(on_products, products, test::tolerance(of_channel), scale);
-  });
-}
-
-// x and dy in different layouts.
-TEST(CudaChannels, GradientSumsOfDifferentLayouts) {
-  const Array x = image(test::values({4, 16, 50}, DType::f32, -1, 1), Image::channels_last);
-  const Array dy = test::values({4, 16, 50}, DType::f32, -1, 1, 2);
-  const Array mean = test::values({16}, DType::f32, -1, 1, 3);
-  const Array sum = Array::zeros({16}, DType::f32), products = Array::zeros({16}, DType::f32);
-  const Array on_sum = on_device(sum), on_products = on_device(products);
-  device_kernels().channel_gradient_sums(on_device(dy).view(), on_device(x).view(),
-                                         on_device(mean).view(), on_sum.view(), on_products.view());
-  host_kernels().channel_gradient_sums(dy.view(), x.view(), mean.view(), sum.view(),
-                                       products.view());
-  test::expect_near(on_sum, sum, test::tolerance(DType::f32), 200);
-  test::expect_near(on_products, products, test::tolerance(DType::f32), 200);
 }
 
 struct Pool {
@@ -202,6 +95,13 @@ void check_max_pool(const Array& x, const Pool& pool, Image kind) {
   host_kernels().max_pool(x.view(), pool.options, y.view(), index.view());
   test::expect_same(on_y, y);
   test::expect_same(on_index, index);
+
+  const Array dy = image(test::values(pooled(pool), x.dtype(), 0.5, 1), kind);
+  const Array dx = image(Array::full(x.shape(), -1, x.dtype()), kind), on_dx = on_device(dx);
+  device_kernels().max_pool_backward(on_device(dy).view(), on_index.view(), pool.options,
+                                     on_dx.view());
+  host_kernels().max_pool_backward(dy.view(), index.view(), pool.options, dx.view());
+  test::expect_near(on_dx, dx, test::tolerance(x.dtype(), 16));
 }
 
 TEST(CudaChannels, MaxPool) {

@@ -140,6 +140,70 @@ TEST(CudaCrossEntropy, GradientOverTheLogits) {
   test::expect_near(on, expected, test::tolerance(DType::bf16), 1e-3);
 }
 
+// One loss for all rows, or losses that lie apart.
+TEST(CudaCrossEntropy, LossGradientsOfAnyDistance) {
+  for (DType dtype : test::kFloats) {
+    const DType statistics = test::statistics_of(dtype);
+    const Array x = test::values({7, 61}, dtype, -4, 4), targets = targets_for(7, 61);
+    const Array sums = test::values({7}, statistics, 7, 8);
+    const Array all = test::values({7, 3}, statistics, -2, 2);
+    for (const Array& dloss : {all.select(1, 1), all.select(1, 1).narrow(0, 2, 1).expand({7})}) {
+      const Array expected = Array::empty(x.shape(), dtype);
+      const Array on = Array::empty(x.shape(), dtype, test::device());
+      test::host_kernels().cross_entropy_backward(x.view(), targets.view(), kIgnore, sums.view(),
+                                                  dloss.view(), expected.view(), 0);
+      test::device_kernels().cross_entropy_backward(
+          test::on_device(x).view(), test::on_device(targets).view(), kIgnore,
+          test::on_device(sums).view(), test::on_device(dloss).view(), on.view(), 0);
+      test::expect_near(on, expected, test::tolerance(dtype, 16), 1);
+      const Array dense = Array::empty(x.shape(), dtype);
+      const Array copied = Array::from(dloss.to_vector<double>(), {7});
+      const Array converted = Array::empty({7}, statistics);
+      test::host_kernels().copy(copied.view(), converted.view());
+      test::host_kernels().cross_entropy_backward(x.view(), targets.view(), kIgnore, sums.view(),
+                                                  converted.view(), dense.view(), 0);
+      EXPECT_EQ(expected.to_vector<double>(), dense.to_vector<double>());
+    }
+  }
+}
+
+// Of one block, of several, and of rows that all are ignored.
+TEST(CudaCrossEntropy, MeanOfLosses) {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    for (const int64_t rows : {0, 1, 64, 255, 8192, 8193, 50001}) {
+      for (const int64_t ignored : {int64_t{0}, int64_t{3}, rows}) {
+        SCOPED_TRACE(::testing::Message() << name_of(dtype) << " rows " << rows << ", of which "
+                                          << ignored << " are ignored");
+        const Array loss = test::values({rows}, dtype, -1, 5);
+        std::vector<int64_t> classes(static_cast<size_t>(rows), 1);
+        double sum = 0, count = 0;
+        const std::vector<double> losses = loss.to_vector<double>();
+        for (int64_t i = 0; i < rows; ++i) {
+          const bool counts = ignored < rows && i % 9 >= ignored;
+          if (!counts) classes[static_cast<size_t>(i)] = kIgnore;
+          sum += counts ? losses[static_cast<size_t>(i)] : 0;
+          count += counts;
+        }
+        const Array targets = Array::from(classes, {rows});
+        const Array expected = Array::full({2}, 7, dtype);
+        const Array on = test::on_device(expected);
+        test::host_kernels().mean_loss(loss.view(), targets.view(), kIgnore, expected.view());
+        test::device_kernels().mean_loss(test::on_device(loss).view(),
+                                         test::on_device(targets).view(), kIgnore, on.view());
+        test::expect_near(on, expected, test::tolerance(dtype, dtype == DType::f64 ? 16 : 1));
+        const std::vector<double> values = expected.to_vector<double>();
+        if (count == 0) {
+          EXPECT_TRUE(std::isnan(values[0]));
+          EXPECT_TRUE(std::isinf(values[1]));
+        } else {
+          EXPECT_NEAR(values[0], sum / count, test::tolerance(DType::f32, 1));
+          EXPECT_NEAR(values[1], 1 / count, test::tolerance(DType::f32, 1));
+        }
+      }
+    }
+  }
+}
+
 TEST(CudaCrossEntropy, NoRows) {
   const Array x = test::on_device(Array::empty({0, 7}, DType::f32));
   const Array none = test::on_device(Array::empty({0}, DType::f32));

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include "lockstep/autograd/ops.h"
+#include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/context.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "lockstep/runtime/ops/index.h"
@@ -33,6 +34,31 @@ TEST(DeviceArray, BetweenTwoDevices) {
   EXPECT_EQ(first.narrow(0, 1, 30, 3).to_vector<double>(),
             host.narrow(0, 1, 30, 3).to_vector<double>());
   EXPECT_EQ(first.select(0, 7).item(), host.select(0, 7).item());
+}
+
+// Through pinned memory, piece by piece.
+TEST(DeviceArray, LargeArraysArriveWhole) {
+  for (int64_t bytes : {(1 << 20) - 1, 1 << 20, 4 << 20, (8 << 20) + 1, (13 << 20) + 77}) {
+    const Array host = test::values({bytes}, DType::u8, 0, 250);
+    const Array there = kernels::to_device(host, device());
+    const std::vector<uint8_t> expected = host.to_vector<uint8_t>();
+    kernels::fill(host, 255);  // what has been read may change
+    EXPECT_EQ(there.to_host().to_vector<uint8_t>(), expected) << bytes;
+  }
+}
+
+// Marks stand in the order of the work, and what lies between two takes time.
+TEST(DeviceArray, MarksAreReachedInTheirOrder) {
+  Backend& backend = backend_of(device());
+  const std::unique_ptr<Mark> first = backend.mark();
+  const Array x = Array::full({1 << 16}, 1, DType::f32, device());
+  kernels::copy(x);
+  const std::unique_ptr<Mark> second = backend.mark();
+  backend.synchronize();
+  ASSERT_TRUE(backend.is_reached(*first) && backend.is_reached(*second));
+  EXPECT_GT(backend.seconds_between(*first, *second), 0);
+  EXPECT_LT(backend.seconds_between(*first, *second), 60);
+  EXPECT_EQ(backend_of(Device()).mark(), nullptr);
 }
 
 TEST(DeviceArray, CopyIntoBringsAndConverts) {

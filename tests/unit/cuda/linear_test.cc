@@ -23,7 +23,8 @@ Array on_device_or_none(const Array& x) { return x ? test::on_device(x) : x; }
 void check_activation() {
   for (DType dtype : kDtypes) {
     for (const int64_t out : {24, 21}) {
-      for (const Elementwise op : {op_of<math::GeluTanh>(), op_of<math::Gelu>()}) {
+      for (const Elementwise op :
+           {op_of<math::GeluTanh>(), op_of<math::Gelu>(), op_of<math::Relu>()}) {
         for (int variant = 0; variant < 4; ++variant) {
           const Array x = test::values({9, 16}, dtype, -1, 1, 1);
           const Array w = test::values({out, 16}, dtype, -1, 1, 2);
@@ -119,6 +120,25 @@ TEST(CudaLinear, Activation) { check_activation(); }
 TEST(CudaLinear, ActivationBackward) { check_activation_backward(); }
 TEST(CudaLinear, WeightGradient) { check_weight_gradient(); }
 TEST(CudaLinear, WithABias) { check_bias(); }
+
+// What is no number stays none, and does not become 0.
+TEST(CudaLinear, ReluKeepsNan) {
+  for (DType dtype : kDtypes) {
+    const Array x = test::values({9, 16}, dtype, -1, 1, 1),
+                w = test::values({24, 16}, dtype, -1, 1);
+    const Array row = Array::full({1, 16}, std::nan(""), dtype);
+    test::host_kernels().copy(row.view(), x.narrow(0, 4, 1).view());
+    const Array y = Array::full({9, 24}, 7, dtype), bias = test::values({24}, dtype, -1, 1, 3);
+    const Array y_on = test::on_device(y);
+    test::device_kernels().linear_activation(test::on_device(x).view(), test::on_device(w).view(),
+                                             test::on_device(bias).view(), op_of<math::Relu>(), {},
+                                             y_on.view());
+    test::host_kernels().linear_activation(x.view(), w.view(), bias.view(), op_of<math::Relu>(), {},
+                                           y.view());
+    EXPECT_TRUE(std::isnan(y.to_vector<double>()[4 * 24 + 5]));
+    test::expect_near(y_on, y, test::tolerance(dtype, 16), 4);
+  }
+}
 
 // Large enough that a device's library times its algorithms, which leaves what is added to alone.
 TEST(CudaLinear, LargeWeightGradientsAreAddedOnce) {

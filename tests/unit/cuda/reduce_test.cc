@@ -76,6 +76,35 @@ TEST(CudaReduce, ReadsAndWritesAnyLayout) {
   }
 }
 
+// As bias gradients are: read ahead, in one part and in several, with rows and columns left over.
+TEST(CudaReduce, SumsOfLongColumns) {
+  for (const Shape& shape : {Shape{1024, 8}, {1500, 264}, {3001, 136}, {2500, 16}}) {
+    for (DType dtype : test::kFloats) {
+      for (Layout layout : {Layout::dense, Layout::off_by_one, Layout::sliced}) {
+        for (double beta : {0, 1}) {
+          SCOPED_TRACE(shape.to_string());
+          const Array x = laid(test::values(shape, dtype, 0.5, 5), layout);
+          const Array y = test::values({1, shape[1]}, dtype, 0, 3, 2);
+          for (ReduceOp op : {ReduceOp::sum, ReduceOp::mean}) expect_reduced(op, x, y, beta);
+        }
+      }
+    }
+  }
+}
+
+// Sums of 16 bits in f32, as gradients of parameters are wanted.
+TEST(CudaReduce, SumsOfLongColumnsInF32) {
+  for (DType dtype : {DType::bf16, DType::f16}) {
+    const Array x = test::values({3001, 136}, dtype, -1, 1);
+    const Array exact = Array::zeros(x.shape(), DType::f32);
+    host_kernels().copy(x.view(), exact.view());
+    const Array y = test::values({1, 136}, DType::f32, 0, 3), device_y = on_device(y);
+    host_kernels().reduce(ReduceOp::sum, exact.view(), y.view(), 1);
+    device_kernels().reduce(ReduceOp::sum, on_device(x).view(), device_y.view(), 1);
+    test::expect_near(device_y, y, 0x1p-20, 30);
+  }
+}
+
 TEST(CudaReduce, NanAndInfinity) {
   const double infinity = std::numeric_limits<double>::infinity();
   for (DType dtype : test::kFloats) {

@@ -13,10 +13,11 @@ struct RowCase {
 };
 
 // Of each group of threads, whole packs and not; the last ones are not kept in registers.
-inline constexpr RowCase kRowCases[] = {
-    {3, 1, 0},    {9, 5, 0},    {10, 64, 0},  {5, 64, 1},   {3, 257, 0},  {9, 384, 0},
-    {2, 768, 0},  {2, 768, 4},  {2, 1000, 0}, {2, 1023, 1}, {2, 1600, 0}, {3, 2041, 0},
-    {2, 3072, 0}, {2, 6400, 0}, {2, 6401, 1}, {2, 8200, 0}, {3, 8201, 3}, {1, 12300, 1}};
+inline constexpr RowCase kRowCases[] = {{3, 1, 0},    {9, 5, 0},    {10, 64, 0},  {5, 64, 1},
+                                        {3, 257, 0},  {9, 384, 0},  {2, 768, 0},  {2, 768, 4},
+                                        {2, 1000, 0}, {2, 1023, 1}, {2, 1600, 0}, {3, 2041, 0},
+                                        {7, 1280, 0}, {2, 3072, 0}, {2, 6400, 0}, {2, 6401, 1},
+                                        {2, 8200, 0}, {3, 8201, 3}, {1, 12300, 1}};
 
 inline DType statistics_of(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 

@@ -171,5 +171,35 @@ TEST(BatchNorm, RecomputationCountsOnce) {
   for (size_t i = 0; i < actual.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 1e-10);
 }
 
+// In one op, computed again or not.
+TEST(BatchNorm, WithTheReluAndTheSumThatFollow) {
+  const Array x = testing::random_array({5, 3, 2, 2}, 1),
+              r = testing::random_array({5, 3, 2, 2}, 2);
+  const auto pass = [&](const auto& f) {
+    BatchNorm2d norm = placed(BatchNorm2d(3));
+    const Tensor in = Tensor::variable(x), residual = Tensor::variable(r);
+    const Tensor y = f(norm, in, residual);
+    sum(square(y)).backward();
+    EXPECT_EQ(norm.num_batches_tracked.array().item(), 1);
+    return std::vector<Tensor>{y.detach(),
+                               in.grad(),
+                               residual.grad(),
+                               norm.weight.grad(),
+                               norm.bias.grad(),
+                               Tensor(norm.running_mean.array()),
+                               Tensor(norm.running_var.array())};
+  };
+  const auto expected = pass([](BatchNorm2d& norm, const Tensor& in, const Tensor& residual) {
+    return relu(norm(in) + residual);
+  });
+  for (const bool recomputes : {false, true}) {
+    const auto found = pass([&](BatchNorm2d& norm, const Tensor& in, const Tensor& residual) {
+      norm.set_recompute(recomputes);
+      return norm(in, Activation::relu, residual);
+    });
+    for (size_t i = 0; i < expected.size(); ++i) expect_near(found[i], expected[i]);
+  }
+}
+
 }  // namespace
 }  // namespace lockstep::nn

@@ -63,5 +63,42 @@ TEST(ResNet, ZeroInitialisedBlocksStartAsTheIdentity) {
   EXPECT_NE(usual(x).to_vector<double>(), x.to_vector<double>());
 }
 
+void expect_near(const Tensor& found, const Tensor& expected, double tolerance) {
+  ASSERT_EQ(found.shape(), expected.shape());
+  const auto a = found.to_vector<double>(), b = expected.to_vector<double>();
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], tolerance);
+}
+
+Tensor block_of_ops(ResidualBlock& block, const Tensor& x) {
+  Tensor y = block.bn2(block.conv2(relu(block.bn1(block.conv1(x)))));
+  if (block.conv3) y = (*block.bn3)((*block.conv3)(relu(y)));
+  return relu(y + (block.downsample ? block.downsample->bn(block.downsample->conv(x)) : x));
+}
+
+// Norms with their ReLU and the residual sum are one op each; the results are those of the ops.
+TEST(ResNet, BlocksComputeWhatTheirOpsDo) {
+  for (const bool bottleneck : {false, true}) {
+    for (const int64_t stride : {1, 2}) {
+      for (const bool trains : {true, false}) {
+        const int64_t channels = bottleneck ? 2 : 8;
+        ResidualBlock block(8, channels, {.bottleneck = bottleneck, .stride = stride});
+        block.place({.dtype = DType::f64, .seed = 1});
+        block.train(trains);
+        const Tensor x = Tensor::variable(testing::random_array({3, 8, 6, 6}, 1));
+        std::vector<Tensor> inputs{x};
+        for (const Parameter& parameter : block.parameters()) inputs.push_back(parameter.tensor());
+        const Tensor y = block(x), expected = block_of_ops(block, x);
+        const Tensor seed(testing::random_array(y.shape(), 2));
+        const auto found = grad({&y, 1}, inputs, {&seed, 1});
+        const auto of_ops = grad({&expected, 1}, inputs, {&seed, 1});
+        expect_near(y, expected, 1e-12);
+        for (size_t i = 0; i < found.size(); ++i) {
+          expect_near(found[i], of_ops[i], 1e-11);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lockstep::nn

@@ -139,6 +139,25 @@ TEST(SyncBatchNorm, GradientsAreThoseOfOneBatch) {
   }
 }
 
+// In one op with what follows.
+template <bool kResidual>
+struct NormRelu : BatchNorm2d {
+  using BatchNorm2d::BatchNorm2d;
+  Tensor operator()(const Tensor& x) {
+    return BatchNorm2d::operator()(x, Activation::relu, kResidual ? x * 0.5 : Tensor());
+  }
+};
+
+TEST(SyncBatchNorm, GradientsWithAReluAndAResidual) {
+  for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{5, 2}, {4, 0, 1}}) {
+    SCOPED_TRACE(::testing::PrintToString(sizes));
+    for (const bool channels_last : {false, true}) {
+      expect_as_one<NormRelu<false>>(sizes, {3, 2, 4}, {}, channels_last);
+      expect_as_one<NormRelu<true>>(sizes, {3, 2, 4}, {}, channels_last);
+    }
+  }
+}
+
 TEST(SyncBatchNorm, OneRankIsAGroup) { expect_as_one<BatchNorm2d>({6}, {3, 2, 4}, {}); }
 
 // One value a channel on each rank has a variance over the ranks.

@@ -128,6 +128,33 @@ TEST(Rows, CrossEntropy) {
   });
 }
 
+TEST(Rows, MeanLoss) {
+  constexpr int64_t kIgnore = 5;
+  Kernels& kernels = all_levels().front().kernels;
+  for (DType dtype : {DType::f32, DType::f64}) {
+    for (const int64_t rows : {0, 1, 7, 256, 1000, 70001}) {
+      const Array loss = random({rows}, dtype), mean = Array::full({2}, 7, dtype);
+      std::vector<int64_t> targets(static_cast<size_t>(rows));
+      const std::vector<double> losses = doubles(loss);
+      double sum = 0, count = 0;
+      for (size_t i = 0; i < targets.size(); ++i) {
+        targets[i] = static_cast<int64_t>(i * 7 % 9);
+        if (targets[i] == kIgnore) continue;
+        sum += losses[i];
+        ++count;
+      }
+      kernels.mean_loss(loss.view(), Array::from(targets, {rows}).view(), kIgnore, mean.view());
+      const double bound = relative_bound(dtype);
+      if (count > 0) expect_near(doubles(mean), {sum / count, 1 / count}, bound, bound, "mean");
+    }
+  }
+  const Array loss = random({2}, DType::f32), mean = Array::full({2}, 7, DType::f32);
+  const Array ignored = Array::from<int64_t>({kIgnore, kIgnore}, {2});
+  kernels.mean_loss(loss.view(), ignored.view(), kIgnore, mean.view());
+  EXPECT_TRUE(std::isnan(doubles(mean)[0]));
+  EXPECT_TRUE(std::isinf(doubles(mean)[1]));
+}
+
 struct Normalized {
   std::vector<double> hat, mean, inverse;  // (x - mean) / deviation; one a row
 };
