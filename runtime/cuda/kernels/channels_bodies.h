@@ -321,11 +321,19 @@ struct JoinRunsBody {
 
   LOCKSTEP_DEVICE void operator()(const Thread& t) const {
     constexpr int kWarps = kThreads / kWarp;
+    constexpr int kAhead = 8;  // parts that are on their way at once
     const uint32_t channel = static_cast<uint32_t>(t.block()) * kWarp + t.lane();
     ChannelPart<double> all{0, 0, 0};
-    for (int i = t.warp(); channel < channels && i < runs; i += kWarps) {
-      const ChannelPart<C>& part = parts[int64_t{i} * channels + channel];
-      all = Of::join(all, ChannelPart<double>{part.count, part.first, part.second});
+    for (int i = t.warp(); channel < channels && i < runs; i += kWarps * kAhead) {
+      ChannelPart<C> some[kAhead];
+      for (int a = 0; a < kAhead; ++a) {
+        const int run = i + a * kWarps < runs ? i + a * kWarps : i;
+        some[a] = parts[int64_t{run} * channels + channel];
+      }
+      for (int a = 0; a < kAhead; ++a) {
+        if (i + a * kWarps >= runs) break;
+        all = Of::join(all, ChannelPart<double>{some[a].count, some[a].first, some[a].second});
+      }
     }
     auto* shared = t.shared<ChannelPart<double>>();
     shared[t.index()] = all;

@@ -7,7 +7,7 @@
 namespace lockstep::cuda {
 namespace {
 
-constexpr int64_t kBlocks = 528;    // as many as keep a device busy
+constexpr int64_t kBlocks = 792;    // whole rounds of a large device, by two or three at a time
 constexpr int64_t kFewestRows = 8;  // worth a thread
 
 int64_t at_least_one(int64_t n) { return n < 1 ? 1 : n; }
