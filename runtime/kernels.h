@@ -204,8 +204,8 @@ class Kernels {
   // channels, spatial…], index i64 of y's shape.
   virtual void max_pool(const View& x, const WindowOptions& options, const View& y,
                         const View& index) = 0;
-  // dx = the sum of dy of those windows whose largest element each one is, in the windows' order;
-  // index as max_pool gives it.
+  // dx = the sum of dy of those windows whose largest element each one is, in the windows' order,
+  // in f32 or after each in dx's dtype; index as max_pool gives it.
   virtual void max_pool_backward(const View& dy, const View& index, const WindowOptions& options,
                                  const View& dx) = 0;
   // y = the sparse matrix applied along `dim` of x. Averages and interpolations are made of it.

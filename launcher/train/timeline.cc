@@ -87,9 +87,7 @@ void DeviceTimes::collect(StepTimes& times, Timeline* timeline) {
   };
   while (!spans_.empty() && backend_.is_reached(*spans_.front().end)) {
     const Span& span = spans_.front();
-    if (span.seconds != nullptr) {
-      times.*span.seconds += backend_.seconds_between(*span.begin, *span.end);
-    }
+    times.*span.seconds += backend_.seconds_between(*span.begin, *span.end);
     if (here) {
       timeline->add(span.name, span.step, host_time(*span.begin), host_time(*span.end), true);
     }

@@ -54,7 +54,7 @@ class DeviceTimes {
   struct Span {
     std::string name;
     int64_t step;
-    double StepTimes::*seconds;  // may be null
+    double StepTimes::*seconds;
     std::unique_ptr<Mark> begin, end;
   };
   // Null: what is asked of the device is timed as the host's.

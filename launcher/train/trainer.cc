@@ -194,11 +194,9 @@ void Trainer::write_metrics(const std::function<void()>& write) {
 }
 
 void Trainer::write_trace() {
+  StepTimes rest;  // the last step's optimizer
+  device_times_.collect(rest, &*timeline_);
   try {
-    // The last step's optimizer.
-    backend().synchronize();
-    StepTimes rest;
-    device_times_.collect(rest, &*timeline_);
     timeline_->write(options_.trace);
   } catch (const CollectiveError&) {
     throw;

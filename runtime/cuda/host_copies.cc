@@ -25,11 +25,11 @@ void HostCopies::to_device(void* to, const void* from, size_t bytes, Stream stre
   if (bytes < kLargeBytes) return driver_.copy(to, from, bytes, stream);
   const std::lock_guard lock(mutex_);
   if (!has_pieces()) return driver_.copy(to, from, bytes, stream);
-  for (size_t at = 0, i = 0; at < bytes; at += kPieceBytes, i = 1 - i) {
+  for (size_t at = 0; at < bytes; at += kPieceBytes) {
     const size_t size = std::min(kPieceBytes, bytes - at);
-    wait_for(pieces_[i]);
-    std::memcpy(pieces_[i].data, static_cast<const char*>(from) + at, size);
-    copy(static_cast<char*>(to) + at, pieces_[i].data, size, pieces_[i], stream);
+    Piece& piece = take_piece();
+    std::memcpy(piece.data, static_cast<const char*>(from) + at, size);
+    copy(static_cast<char*>(to) + at, piece.data, size, piece, stream);
   }
 }
 
@@ -44,16 +44,16 @@ void HostCopies::to_host(void* to, const void* from, size_t bytes, Stream stream
   if (!has_pieces()) return all_at_once();
   const auto size_at = [&](size_t at) { return std::min(kPieceBytes, bytes - at); };
   const auto ask_for = [&](size_t at) {
-    Piece& piece = pieces_[at / kPieceBytes % 2];
-    wait_for(piece);
+    Piece& piece = take_piece();
     copy(piece.data, static_cast<const char*>(from) + at, size_at(at), piece, stream);
+    return &piece;
   };
-  ask_for(0);
+  Piece* arriving = ask_for(0);
   for (size_t at = 0; at < bytes; at += kPieceBytes) {
-    if (at + kPieceBytes < bytes) ask_for(at + kPieceBytes);
-    Piece& piece = pieces_[at / kPieceBytes % 2];
-    wait_for(piece);
-    std::memcpy(static_cast<char*>(to) + at, piece.data, size_at(at));
+    Piece* const next = at + kPieceBytes < bytes ? ask_for(at + kPieceBytes) : nullptr;
+    wait_for(*arriving);
+    std::memcpy(static_cast<char*>(to) + at, arriving->data, size_at(at));
+    arriving = next;
   }
 }
 
@@ -71,6 +71,13 @@ bool HostCopies::has_pieces() {
     }
   }
   return !refused_;
+}
+
+HostCopies::Piece& HostCopies::take_piece() {
+  Piece& piece = pieces_[next_];
+  next_ = 1 - next_;
+  wait_for(piece);
+  return piece;
 }
 
 void HostCopies::wait_for(Piece& piece) {

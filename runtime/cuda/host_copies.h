@@ -30,11 +30,14 @@ class HostCopies {
   bool has_pieces();
   void copy(void* to, const void* from, size_t bytes, Piece& piece, Stream stream);
   void wait_for(Piece& piece);
+  // In turns, over all calls.
+  Piece& take_piece();
 
   Driver& driver_;
   std::mutex mutex_;  // guards all below
   bool refused_ = false;
   Piece pieces_[2];
+  size_t next_ = 0;  // piece to be used
 };
 
 }  // namespace lockstep::cuda

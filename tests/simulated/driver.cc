@@ -120,16 +120,13 @@ class Pinned {
     copies_.push_back(std::move(copy));
   }
   void copy_now() {
-    std::vector<std::function<void()>> copies;
-    {
-      const std::lock_guard lock(mutex_);
-      copies.swap(copies_);
-    }
+    const std::lock_guard lock(mutex_);
+    const std::vector<std::function<void()>> copies = std::exchange(copies_, {});
     for (const auto& copy : copies) copy();
   }
 
  private:
-  std::mutex mutex_;
+  std::recursive_mutex mutex_;  // a copy, too, has access to the device
   std::map<char*, size_t> pieces_;
   std::vector<std::function<void()>> copies_;
 };
@@ -196,7 +193,10 @@ class SimulatedDriver final : public Driver {
   Event record(Stream) override {
     return reinterpret_cast<Event>(new Clock::time_point(Clock::now()));
   }
-  bool is_reached(Event) override { return true; }
+  bool is_reached(Event) override {
+    pinned().copy_now();
+    return true;
+  }
   void wait(Event) override { pinned().copy_now(); }
   double seconds_between(Event from, Event to) override {
     return std::chrono::duration<double>(time_of(to) - time_of(from)).count();

@@ -33,4 +33,14 @@ constexpr int as_many_bytes(int count) {
   return sizeof(T) == 2 || count == 1 ? count : count / 2;
 }
 
+// Calls visit with a value of the type that sums over a channel of the dtype are carried in.
+template <class Visit>
+void with_statistics_type(DType dtype, const Visit& visit) {
+  if (dtype == DType::f64) {
+    visit(double{});
+  } else {
+    visit(float{});
+  }
+}
+
 }  // namespace lockstep::cuda

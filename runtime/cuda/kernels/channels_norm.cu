@@ -1,4 +1,5 @@
 #include "lockstep/runtime/cuda/kernels/channels.h"
+#include "lockstep/runtime/cuda/kernels/channels_access.h"
 #include "lockstep/runtime/cuda/kernels/elements.h"
 #include "lockstep/runtime/cuda/kernels/operand.h"
 #include "lockstep/runtime/math/channels.h"
@@ -71,15 +72,6 @@ struct NormBackwardBody {
     if (dweight.data != nullptr) set_value(dweight, i, double{product_sum[i]} * inverse[i]);
   }
 };
-
-template <class Visit>
-void with_statistics_type(DType dtype, const Visit& visit) {
-  if (dtype == DType::f64) {
-    visit(double{});
-  } else {
-    visit(float{});
-  }
-}
 
 }  // namespace
 

@@ -1,4 +1,5 @@
 #include "lockstep/runtime/cuda/kernels/channels.h"
+#include "lockstep/runtime/cuda/kernels/channels_access.h"
 #include "lockstep/runtime/cuda/kernels/channels_bodies.h"
 #include "lockstep/runtime/cuda/kernels/dimensions.h"
 #include "lockstep/runtime/cuda/kernels/elementwise.h"
@@ -122,15 +123,6 @@ void sum_channels(const Of& of, const View* const (&operands)[Of::kViews], Queue
   sum_planes<1, C>(of, operands, queue);
 }
 
-template <class Visit>
-void with_float_type(DType dtype, const Visit& visit) {
-  if (dtype == DType::f64) {
-    visit(double{});
-  } else {
-    visit(float{});
-  }
-}
-
 }  // namespace
 
 void channel_moments(const View& x, const View& mean, const View& variance, Queue& queue) {
@@ -139,7 +131,7 @@ void channel_moments(const View& x, const View& mean, const View& variance, Queu
     return fill(variance, 0, queue);
   }
   const View* const operands[] = {&x};
-  with_float_type(x.dtype, [&]<class C>(C) {
+  with_statistics_type(x.dtype, [&]<class C>(C) {
     sum_channels<C>(MomentsOf<C>{{Operand(x)}, mean.as<C>(), variance.as<C>()}, operands, queue);
   });
 }
@@ -153,7 +145,7 @@ void channel_gradient_sums(const View& dy, const View& x, const View& mean, cons
   }
   // Where g is not kept its view is counted like dy's.
   const View& kept = gated.data == nullptr ? dy : gated;
-  with_float_type(x.dtype, [&]<class C>(C) {
+  with_statistics_type(x.dtype, [&]<class C>(C) {
     const auto sums = [&]<GateBy kGate>(const auto&... views) {
       const View* const operands[] = {&views...};
       GradientSumsOf<C, kGate> of{{Operand(views)...}, mean.as<C>(),       sum.as<C>(),

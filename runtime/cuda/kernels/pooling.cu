@@ -4,6 +4,7 @@
 #include "lockstep/runtime/cuda/kernels/dimensions.h"
 #include "lockstep/runtime/cuda/kernels/elements.h"
 #include "lockstep/runtime/cuda/kernels/operand.h"
+#include "lockstep/runtime/error.h"
 
 namespace lockstep::cuda {
 namespace {
@@ -307,8 +308,11 @@ void max_pool_backward(const View& dy, const View& index, const WindowOptions& o
     }
     return;
   }
-  if (dx.dtype == DType::f64)
+  LOCKSTEP_CHECK(dx.elements() < kMostElements, "the gradient of max pooling for a channel of ",
+                 dx.elements(), " elements");
+  if (dx.dtype == DType::f64) {
     return max_pool_backward_part<double, 1>(dy, index, options, dx, queue);
+  }
   if (has_channel_packs(dy) && has_channel_packs(index) && has_channel_packs(dx)) {
     return max_pool_backward_part<float, kPack>(dy, index, options, dx, queue);
   }

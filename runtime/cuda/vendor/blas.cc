@@ -212,6 +212,7 @@ class CublasLt final : public Blas {
       }
     } catch (const Error&) {
       // Nothing is timed. What is wrong shows in the product itself.
+      cudaGetLastError();
     }
   }
 
