@@ -37,8 +37,5 @@ add_compile_options(${LOCKSTEP_SANITIZER_FLAGS})
 add_link_options(${LOCKSTEP_SANITIZER_FLAGS})
 
 # For code that runs once a step at most, and for tests: it need not be fast, and compiles in two
-# thirds of the time; what sanitizers add to it, too.
+# thirds of the time.
 set(LOCKSTEP_QUICK -O1)
-if(LOCKSTEP_SANITIZER)
-  set(LOCKSTEP_QUICK -O0)
-endif()
