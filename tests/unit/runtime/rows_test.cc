@@ -130,7 +130,8 @@ TEST(Rows, CrossEntropy) {
 
 TEST(Rows, MeanLoss) {
   constexpr int64_t kIgnore = 5;
-  Kernels& kernels = all_levels().front().kernels;
+  auto levels = all_levels();
+  Kernels& kernels = levels.front().kernels;
   for (DType dtype : {DType::f32, DType::f64}) {
     for (const int64_t rows : {0, 1, 7, 256, 1000, 70001}) {
       const Array loss = random({rows}, dtype), mean = Array::full({2}, 7, dtype);
