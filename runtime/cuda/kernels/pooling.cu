@@ -24,19 +24,47 @@ struct PoolStrides {
   }
 };
 
+// The places of a view, each of `wide` neighbouring channels, as threads go over them: along the
+// dimension in which they lie side by side.
+struct PoolPlaces {
+  Divisor channels, size[kSpatial];  // channels in units of `wide`
+  bool channels_last = false;
+
+  PoolPlaces() = default;
+  PoolPlaces(const View& view, int wide)
+      : channels(static_cast<uint32_t>(view.shape[1] / wide)), channels_last(view.strides[1] == 1) {
+    for (int d = 0; d < kSpatial; ++d) size[d] = Divisor(static_cast<uint32_t>(size_of(view, d)));
+  }
+  // Of a spatial dimension, 1 of an absent one.
+  static int64_t size_of(const View& view, int d) {
+    const int of_view = d + view.rank - kSpatial;
+    return of_view < 2 ? 1 : view.shape[of_view];
+  }
+  LOCKSTEP_HD void find(uint32_t item, uint32_t (&at)[kDimensions]) const {
+    const auto take = [&](const Divisor& count, uint32_t* here) {
+      const uint32_t outer = count.divide(item);
+      *here = item - outer * count.value;
+      item = outer;
+    };
+    if (channels_last) take(channels, &at[1]);
+    for (int d = kSpatial - 1; d >= 0; --d) take(size[d], &at[2 + d]);
+    if (!channels_last) take(channels, &at[1]);
+    at[0] = item;
+  }
+};
+
 // One window of kWide neighbouring channels. Place: of a place in an image, int unless it is large.
 template <class C, int kWide, class Place>
 struct MaxPoolBody {
   Operand x, y;
   int64_t* index;
   PoolStrides x_strides, y_strides, index_strides;
-  Divisor channels, size[kSpatial];  // of y; channels in units of kWide
-  bool channels_last;                // which dimension neighbouring threads go along
+  PoolPlaces places_of_y;
   Place x_size[kSpatial], kernel[kSpatial], stride[kSpatial], padding[kSpatial], dilation[kSpatial];
 
   LOCKSTEP_HD void one(uint32_t item) const {
     uint32_t at[kDimensions];
-    place_of(item, at);
+    places_of_y.find(item, at);
     int64_t from = at[0] * x_strides.of[0] + int64_t{at[1]} * kWide * x_strides.of[1];
     Place begin[kSpatial];
     for (int d = 0; d < kSpatial; ++d) {
@@ -67,17 +95,6 @@ struct MaxPoolBody {
   }
 
  private:
-  LOCKSTEP_HD void place_of(uint32_t item, uint32_t (&at)[kDimensions]) const {
-    const auto take = [&](const Divisor& count, uint32_t* here) {
-      const uint32_t outer = count.divide(item);
-      *here = item - outer * count.value;
-      item = outer;
-    };
-    if (channels_last) take(channels, &at[1]);
-    for (int d = kSpatial - 1; d >= 0; --d) take(size[d], &at[2 + d]);
-    if (!channels_last) take(channels, &at[1]);
-    at[0] = item;
-  }
   // NaN is the largest, and stays.
   LOCKSTEP_HD void keep_largest(int64_t at, Place place, C (&best)[kWide],
                                 Place (&places)[kWide]) const {
@@ -102,15 +119,15 @@ struct MaxPoolBody {
   }
   LOCKSTEP_HD void write(const uint32_t (&at)[kDimensions], const C (&best)[kWide],
                          const Place (&places)[kWide]) const {
-    int64_t chosen[kWide];
-    for (int i = 0; i < kWide; ++i) chosen[i] = places[i];
     int64_t* to = index + offset(index_strides, at);
     if constexpr (kWide == kPack) {
+      int64_t chosen[kWide];
+      for (int i = 0; i < kWide; ++i) chosen[i] = places[i];
       store_pack(y.data, y.dtype, offset(y_strides, at), best);
       store_together(to, chosen);
     } else {
+      to[0] = places[0];
       y.put<C>(offset(y_strides, at), best[0]);
-      to[0] = chosen[0];
     }
   }
 };
@@ -122,17 +139,16 @@ struct MaxPoolBackwardBody {
   Operand dy, dx;
   const int64_t* index;
   PoolStrides dy_strides, dx_strides, index_strides;
-  Divisor channels, size[kSpatial];  // of dx; channels in units of kWide
-  bool channels_last;
+  PoolPlaces places_of_dx;
   Place windows[kSpatial], kernel[kSpatial], padding[kSpatial], dilation[kSpatial];
   Divisor stride[kSpatial];
 
   LOCKSTEP_HD void one(uint32_t item) const {
     uint32_t at[kDimensions];
-    place_of(item, at);
+    places_of_dx.find(item, at);
     const int64_t image = at[0], channel = int64_t{at[1]} * kWide;
     int64_t place = 0;
-    for (int d = 0; d < kSpatial; ++d) place = place * size[d].value + at[2 + d];
+    for (int d = 0; d < kSpatial; ++d) place = place * places_of_dx.size[d].value + at[2 + d];
     C sums[kWide] = {};
     // Of the first dimension the last entry of the window belongs to the first window.
     for (Place i = kernel[0]; i-- > 0;) {
@@ -162,17 +178,6 @@ struct MaxPoolBackwardBody {
   }
 
  private:
-  LOCKSTEP_HD void place_of(uint32_t item, uint32_t (&at)[kDimensions]) const {
-    const auto take = [&](const Divisor& count, uint32_t* here) {
-      const uint32_t outer = count.divide(item);
-      *here = item - outer * count.value;
-      item = outer;
-    };
-    if (channels_last) take(channels, &at[1]);
-    for (int d = kSpatial - 1; d >= 0; --d) take(size[d], &at[2 + d]);
-    if (!channels_last) take(channels, &at[1]);
-    at[0] = item;
-  }
   // The window of which `entry` is at place `at` of a dimension; below 0: none.
   LOCKSTEP_HD Place window_at(int d, uint32_t at, Place entry) const {
     const Place begin = static_cast<Place>(at) + padding[d] - entry * dilation[d];
@@ -202,6 +207,12 @@ bool has_channel_packs(const View& view) {
   return has_packs(last, kPack);
 }
 
+// Of a spatial dimension of three, an entry of the options, or `absent`.
+int64_t entry_of(const int64_t* entries, const WindowOptions& options, int d, int64_t absent) {
+  const int of_window = d + options.spatial - kSpatial;
+  return of_window < 0 ? absent : entries[of_window];
+}
+
 template <class C, int kWide, class Place>
 void max_pool_part(const View& x, const WindowOptions& options, const View& y, const View& index,
                    Queue& queue) {
@@ -212,20 +223,13 @@ void max_pool_part(const View& x, const WindowOptions& options, const View& y, c
   body.x_strides = PoolStrides(x);
   body.y_strides = PoolStrides(y);
   body.index_strides = PoolStrides(index);
-  body.channels = Divisor(static_cast<uint32_t>(y.shape[1] / kWide));
-  body.channels_last = y.strides[1] == 1;
+  body.places_of_y = PoolPlaces(y, kWide);
   for (int d = 0; d < kSpatial; ++d) {
-    const int of_view = d + y.rank - kSpatial, of_window = d + options.spatial - kSpatial;
-    const bool present = of_window >= 0;
-    const auto value = [&](const int64_t* values, int64_t absent) {
-      return static_cast<Place>(present ? values[of_window] : absent);
-    };
-    body.size[d] = Divisor(static_cast<uint32_t>(present ? y.shape[of_view] : 1));
-    body.x_size[d] = static_cast<Place>(present ? x.shape[of_view] : 1);
-    body.kernel[d] = value(options.kernel, 1);
-    body.stride[d] = value(options.stride, 1);
-    body.padding[d] = value(options.padding, 0);
-    body.dilation[d] = value(options.dilation, 1);
+    body.x_size[d] = static_cast<Place>(PoolPlaces::size_of(x, d));
+    body.kernel[d] = static_cast<Place>(entry_of(options.kernel, options, d, 1));
+    body.stride[d] = static_cast<Place>(entry_of(options.stride, options, d, 1));
+    body.padding[d] = static_cast<Place>(entry_of(options.padding, options, d, 0));
+    body.dilation[d] = static_cast<Place>(entry_of(options.dilation, options, d, 1));
   }
   launch_elements(body, y.elements() / kWide, queue);
 }
@@ -240,20 +244,13 @@ void max_pool_backward_part(const View& dy, const View& index, const WindowOptio
   body.dy_strides = PoolStrides(dy);
   body.dx_strides = PoolStrides(dx);
   body.index_strides = PoolStrides(index);
-  body.channels = Divisor(static_cast<uint32_t>(dx.shape[1] / kWide));
-  body.channels_last = dx.strides[1] == 1;
+  body.places_of_dx = PoolPlaces(dx, kWide);
   for (int d = 0; d < kSpatial; ++d) {
-    const int of_view = d + dx.rank - kSpatial, of_window = d + options.spatial - kSpatial;
-    const bool present = of_window >= 0;
-    const auto value = [&](const int64_t* values, int64_t absent) {
-      return present ? values[of_window] : absent;
-    };
-    body.size[d] = Divisor(static_cast<uint32_t>(present ? dx.shape[of_view] : 1));
-    body.windows[d] = present ? dy.shape[of_view] : 1;
-    body.kernel[d] = value(options.kernel, 1);
-    body.stride[d] = Divisor(static_cast<uint32_t>(value(options.stride, 1)));
-    body.padding[d] = value(options.padding, 0);
-    body.dilation[d] = value(options.dilation, 1);
+    body.windows[d] = PoolPlaces::size_of(dy, d);
+    body.kernel[d] = entry_of(options.kernel, options, d, 1);
+    body.stride[d] = Divisor(static_cast<uint32_t>(entry_of(options.stride, options, d, 1)));
+    body.padding[d] = entry_of(options.padding, options, d, 0);
+    body.dilation[d] = entry_of(options.dilation, options, d, 1);
   }
   launch_elements(body, dx.elements() / kWide, queue);
 }
