@@ -7,6 +7,7 @@
 #include "lockstep/autograd/hooks.h"
 #include "lockstep/autograd/ops/elementwise.h"
 #include "lockstep/runtime/capture.h"
+#include "lockstep/runtime/ops/convolution.h"
 #include "lockstep/runtime/ops/elementwise.h"
 #include "lockstep/runtime/pager.h"
 
@@ -21,6 +22,13 @@ struct Runs {  // of this thread
 Runs& runs_of_thread() {
   thread_local Runs current;
   return current;
+}
+
+// Whether a gradient may be added to where it is: nobody else sees that memory, and no element of
+// it is several.
+bool is_own(const Array& gradient) {
+  return gradient.storage()->unique() &&
+         (gradient.contiguous() || kernels::is_channels_last(gradient));
 }
 
 bool older(const Ref<Node>& a, const Ref<Node>& b) { return a->id() < b->id(); }
@@ -222,7 +230,7 @@ Into Gradients::offer(int i) const {
   }
   if (engine_.accumulates_at_once(*edge.node)) return static_cast<Leaf&>(*edge.node).offer();
   const Tensor& there = Engine::slot(*edge.node, edge.output);
-  if (!there || !there.value().contiguous() || !there.value().storage()->unique()) return {};
+  if (!there || !is_own(there.value())) return {};
   return {there.value(), 1};
 }
 
@@ -245,7 +253,7 @@ void Gradients::deliver(int i, const Tensor& gradient, const Into& offered) {
     there = there + gradient;
   } else if (offered && gradient.value().same_window(there.value())) {
     // Already added.
-  } else if (offered || (there.value().contiguous() && there.value().storage()->unique())) {
+  } else if (offered || is_own(there.value())) {
     kernels::scale_add(1, gradient.value(), 1, there.value());
   } else {
     there = there + gradient;

@@ -60,7 +60,7 @@ class Gradients {
 
   void add(int i, const Tensor& gradient);
   // `make(Into)` or `make()` is called only when input i needs a gradient. The Into is an offer:
-  // memory where the gradient may go at once.
+  // memory where the gradient may go at once, contiguous or channels-last.
   template <class F>
   requires(!std::convertible_to<F, Tensor>) void add(int i, F&& make) {
     if (!needs(i)) return;

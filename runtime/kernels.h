@@ -195,7 +195,8 @@ class Kernels {
   virtual void convolution(const View& x, const View& w, const WindowOptions& options,
                            const View& y) = 0;
   virtual void convolution_input_gradient(const View& dy, const View& w,
-                                          const WindowOptions& options, const View& dx) = 0;
+                                          const WindowOptions& options, const View& dx,
+                                          double beta) = 0;
   virtual void convolution_weight_gradient(const View& dy, const View& x,
                                            const WindowOptions& options, const View& dw,
                                            double beta) = 0;

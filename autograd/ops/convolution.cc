@@ -20,7 +20,7 @@ using kernels::ImageLayout;
 Tensor convolve(const char* name, const Tensor& x, const Tensor& w, const WindowOptions& options,
                 const ImageLayout& y);
 Tensor input_gradient(const char* name, const Tensor& dy, const Tensor& w,
-                      const WindowOptions& options, const ImageLayout& x);
+                      const WindowOptions& options, const ImageLayout& x, const Into& into);
 Tensor weight_gradient(const char* name, const Tensor& dy, const Tensor& x,
                        const WindowOptions& options, const Shape& w, const Into& into);
 
@@ -32,7 +32,9 @@ Tensor convolve(const char* name, const Tensor& x, const Tensor& w, const Window
                 [name, options, x_layout = kernels::layout_of(x.value()), w_shape = w.shape(),
                  x = Saved(x, w.requires_grad()),
                  w = Saved(w, x.requires_grad())](const Tensor& dy, Gradients& out) {
-                  out.add(0, [&] { return input_gradient(name, dy, *w, options, x_layout); });
+                  out.add(0, [&](const Into& into) {
+                    return input_gradient(name, dy, *w, options, x_layout, into);
+                  });
                   out.add(1, [&](const Into& into) {
                     return weight_gradient(name, dy, *x, options, w_shape, into);
                   });
@@ -40,10 +42,10 @@ Tensor convolve(const char* name, const Tensor& x, const Tensor& w, const Window
 }
 
 Tensor input_gradient(const char* name, const Tensor& dy, const Tensor& w,
-                      const WindowOptions& options, const ImageLayout& x) {
+                      const WindowOptions& options, const ImageLayout& x, const Into& into) {
   const std::string attributes = internal::describe(options);
   return record({"convolution_input_gradient", attributes},
-                kernels::convolution_input_gradient(name, dy.value(), w.value(), options, x),
+                kernels::convolution_input_gradient(name, dy.value(), w.value(), options, x, into),
                 {&dy, &w},
                 [name, options, dy_layout = kernels::layout_of(dy.value()), w_shape = w.shape(),
                  dy = Saved(dy, w.requires_grad()),
@@ -65,7 +67,9 @@ Tensor weight_gradient(const char* name, const Tensor& dy, const Tensor& x,
                  x_layout = kernels::layout_of(x.value()), dy = Saved(dy, x.requires_grad()),
                  x = Saved(x, dy.requires_grad())](const Tensor& dw, Gradients& out) {
                   out.add(0, [&] { return convolve(name, *x, dw, options, dy_layout); });
-                  out.add(1, [&] { return input_gradient(name, *dy, dw, options, x_layout); });
+                  out.add(1, [&](const Into& into) {
+                    return input_gradient(name, *dy, dw, options, x_layout, into);
+                  });
                 });
 }
 
@@ -167,7 +171,7 @@ Tensor transposed(const char* name, int spatial, const Tensor& x, const Tensor& 
       shape.append(size);
     }
     const ImageLayout layout{shape, wants_channels_last(images, weight)};
-    return add_bias(name, input_gradient(name, images, weight, options, layout), bias);
+    return add_bias(name, input_gradient(name, images, weight, options, layout, {}), bias);
   });
 }
 

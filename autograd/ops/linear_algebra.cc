@@ -18,9 +18,11 @@ using internal::check_given;
 
 namespace {
 
-// a @ b as a recorded op where that is on, else straight into what was offered.
+// a @ b as a recorded op where that is on, else straight into what was offered, if products can be
+// written there.
 Tensor product(const Tensor& a, const Tensor& b, Into into) {
   if (recording()) return matmul(a, b);
+  if (into && !kernels::is_matrix(into.destination)) into = {};
   return kernels::matmul(a.value(), b.value(), std::move(into));
 }
 

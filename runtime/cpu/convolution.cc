@@ -99,8 +99,8 @@ void convolution(const Loops& loops, const View& x, const View& w, const WindowO
 }
 
 void convolution_input_gradient(const Loops& loops, const View& dy, const View& w,
-                                const WindowOptions& options, const View& dx) {
-  run(loops, ConvolutionPass::input_gradient, convolution_of(dx, w, dy, options, 0));
+                                const WindowOptions& options, const View& dx, double beta) {
+  run(loops, ConvolutionPass::input_gradient, convolution_of(dx, w, dy, options, beta));
 }
 
 void convolution_weight_gradient(const Loops& loops, const View& dy, const View& x,

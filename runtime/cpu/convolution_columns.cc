@@ -122,7 +122,11 @@ void input_gradient(const Loops& loops, const Convolution& c) {
   const int64_t out = g.out / g.groups;
   const int64_t size = block_pixels(g);
   const Copy<T> weights(loops, c.w);
-  fill(loops, c.x, 0);
+  if (c.beta == 0) {
+    fill(loops, c.x, 0);
+  } else if (c.beta != 1) {
+    scale_add(loops, c.beta, c.x, 0, c.x);
+  }
   parallel_for(g.batch * g.groups, 1, [&](int64_t first, int64_t last) {
     const Scratch<T> columns(size * g.patch());
     const Scratch<T> rows(size * out);

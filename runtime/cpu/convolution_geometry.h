@@ -25,7 +25,7 @@ struct ConvolutionGeometry {
 struct Convolution {
   ConvolutionGeometry geometry;
   View x, w, y;
-  double beta = 0;  // of the weight gradient
+  double beta = 0;  // of a gradient
 
   const View& result(ConvolutionPass pass) const {
     if (pass == ConvolutionPass::forward) return y;

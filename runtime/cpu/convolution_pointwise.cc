@@ -121,7 +121,7 @@ bool convolve_pointwise(const Loops& loops, ConvolutionPass pass, const Convolut
   switch (pass) {
     case ConvolutionPass::forward: matmul(loops, for_each_image(w, g.batch), x, y, 0); break;
     case ConvolutionPass::input_gradient:
-      matmul(loops, for_each_image(transposed(w), g.batch), y, x, 0);
+      matmul(loops, for_each_image(transposed(w), g.batch), y, x, c.beta);
       break;
     case ConvolutionPass::weight_gradient: weight_gradient(loops, x, y, w, c.beta); break;
   }

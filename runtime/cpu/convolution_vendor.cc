@@ -330,6 +330,15 @@ void make_weight_gradient(const Loops& loops, const Layouts& layouts, const Conv
   }
 }
 
+// dx = the gradient + beta * dx: the library does not add to what is there.
+void add_input_gradient(const Loops& loops, const Layouts& layouts, const Convolution& c) {
+  const Memory memory(bytes_of(c.x));
+  Convolution aside = c;
+  aside.x = channels_last(c.x, memory.get());
+  make_activations(layouts, ConvolutionPass::input_gradient, aside);
+  scale_add(loops, 1, aside.x, c.beta, c.x);
+}
+
 }  // namespace
 
 bool convolve_by_library(const Loops& loops, ConvolutionPass pass, const Convolution& c) {
@@ -341,6 +350,8 @@ bool convolve_by_library(const Loops& loops, ConvolutionPass pass, const Convolu
     const OneThread one_thread;
     if (pass == ConvolutionPass::weight_gradient) {
       make_weight_gradient(loops, layouts, c);
+    } else if (c.beta != 0) {
+      add_input_gradient(loops, layouts, c);
     } else {
       make_activations(layouts, pass, c);
     }

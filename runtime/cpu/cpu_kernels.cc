@@ -113,8 +113,9 @@ void CpuKernels::convolution(const View& x, const View& w, const WindowOptions& 
 }
 
 void CpuKernels::convolution_input_gradient(const View& dy, const View& w,
-                                            const WindowOptions& options, const View& dx) {
-  cpu::convolution_input_gradient(loops_, dy, w, options, dx);
+                                            const WindowOptions& options, const View& dx,
+                                            double beta) {
+  cpu::convolution_input_gradient(loops_, dy, w, options, dx, beta);
 }
 
 void CpuKernels::convolution_weight_gradient(const View& dy, const View& x,

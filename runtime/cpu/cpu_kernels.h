@@ -40,7 +40,7 @@ class CpuKernels final : public Kernels {
   void convolution(const View& x, const View& w, const WindowOptions& options,
                    const View& y) override;
   void convolution_input_gradient(const View& dy, const View& w, const WindowOptions& options,
-                                  const View& dx) override;
+                                  const View& dx, double beta) override;
   void convolution_weight_gradient(const View& dy, const View& x, const WindowOptions& options,
                                    const View& dw, double beta) override;
   void max_pool(const View& x, const WindowOptions& options, const View& y,

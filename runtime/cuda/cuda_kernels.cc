@@ -108,8 +108,9 @@ void CudaKernels::convolution(const View& x, const View& w, const WindowOptions&
 }
 
 void CudaKernels::convolution_input_gradient(const View& dy, const View& w,
-                                             const WindowOptions& options, const View& dx) {
-  cuda::convolution_input_gradient(dy, w, options, dx, queue_);
+                                             const WindowOptions& options, const View& dx,
+                                             double beta) {
+  cuda::convolution_input_gradient(dy, w, options, dx, beta, queue_);
 }
 
 void CudaKernels::convolution_weight_gradient(const View& dy, const View& x,

@@ -17,7 +17,7 @@ class Dnn {
   virtual bool convolution(const View& x, const View& w, const WindowOptions& options,
                            const View& y, Queue& queue) = 0;
   virtual bool convolution_input_gradient(const View& dy, const View& w,
-                                          const WindowOptions& options, const View& dx,
+                                          const WindowOptions& options, const View& dx, double beta,
                                           Queue& queue) = 0;
   virtual bool convolution_weight_gradient(const View& dy, const View& x,
                                            const WindowOptions& options, const View& dw,

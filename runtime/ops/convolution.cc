@@ -124,13 +124,15 @@ Array convolution(const char* name, const Array& x, const Array& w, const Window
 }
 
 Array convolution_input_gradient(const char* name, const Array& dy, const Array& w,
-                                 const WindowOptions& options, const ImageLayout& x) {
+                                 const WindowOptions& options, const ImageLayout& x, Into into) {
   const Operation operation(name);
   check_operands(name, dy, w);
   check_shapes(name, {x.shape, w.shape(), dy.shape()}, options);
-  Array result = empty_image(x, dy.dtype(), dy.device());
-  of(dy).convolution_input_gradient(dy.view(), w.view(), options, result.view());
-  return result;
+  if (!into) into.destination = empty_image(x, dy.dtype(), dy.device());
+  into = accept(into, x.shape, dy.dtype(), dy.device());
+  of(dy).convolution_input_gradient(dy.view(), w.view(), options, into.destination.view(),
+                                    into.beta);
+  return into.destination;
 }
 
 Array convolution_weight_gradient(const char* name, const Array& dy, const Array& x,

@@ -38,7 +38,8 @@ int64_t window_count(const char* name, const Array& x, int64_t size, const Windo
 Array convolution(const char* name, const Array& x, const Array& w, const WindowOptions& options,
                   const ImageLayout& y);
 Array convolution_input_gradient(const char* name, const Array& dy, const Array& w,
-                                 const WindowOptions& options, const ImageLayout& x);
+                                 const WindowOptions& options, const ImageLayout& x,
+                                 Into into = {});
 Array convolution_weight_gradient(const char* name, const Array& dy, const Array& x,
                                   const WindowOptions& options, const Shape& w, Into into);
 

@@ -5,9 +5,7 @@
 #include "lockstep/runtime/ops/layout.h"
 
 namespace lockstep::kernels {
-namespace {
 
-// A layout that matrix libraries take: one of the last two strides 1, the other no overlap.
 bool is_matrix(const Array& x) {
   const int64_t rows = x.dim(-2), columns = x.dim(-1);
   const int64_t row = x.strides()[x.rank() - 2], column = x.strides()[x.rank() - 1];
@@ -15,6 +13,8 @@ bool is_matrix(const Array& x) {
   const bool column_major = (row == 1 || rows == 1) && (column >= rows || columns == 1);
   return row_major || column_major;
 }
+
+namespace {
 
 Array matrix(const Array& x) { return is_matrix(x) ? x : copy(x); }
 

@@ -8,6 +8,8 @@
 
 namespace lockstep::kernels {
 
+// A layout that matrix libraries take: one of the last two strides 1, the other no overlap.
+bool is_matrix(const Array& x);
 // [..., m, k] @ [..., k, n] -> [..., m, n]; leading dimensions broadcast. Rank 2 at least. The
 // result is of the operands' dtype, or, of 16-bit ones, f32 where that is asked for.
 Array matmul(const Array& a, const Array& b, Into into = {}, std::optional<DType> dtype = {});

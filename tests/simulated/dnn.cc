@@ -38,8 +38,8 @@ class RecordingDnn final : public Dnn {
     return note("convolution", {x, w, y});
   }
   bool convolution_input_gradient(const View& dy, const View& w, const WindowOptions&,
-                                  const View& dx, Queue&) override {
-    return note("convolution_input_gradient", {dy, w, dx});
+                                  const View& dx, double beta, Queue&) override {
+    return note("convolution_input_gradient", {dy, w, dx}, beta);
   }
   bool convolution_weight_gradient(const View& dy, const View& x, const WindowOptions&,
                                    const View& dw, double beta, Queue&) override {

@@ -134,7 +134,7 @@ void forward(const View& x_view, const View& w_view, const WindowOptions& option
 
 template <class C>
 void input_gradient(const View& dy_view, const View& w_view, const WindowOptions& options,
-                    const View& dx_view, Queue& queue) {
+                    const View& dx_view, double beta, Queue& queue) {
   const Image dy(dy_view), w(w_view), dx(dx_view);
   const int64_t in = w_view.shape[1], out = w_view.shape[0] / options.groups;
   const ProductSizes sizes{.rows = count(dx_view.shape[0] * dx.pixels()),
@@ -142,8 +142,8 @@ void input_gradient(const View& dy_view, const View& w_view, const WindowOptions
                            .inner = count(out * w.pixels()),
                            .left_along_inner = dy.channel_stride == 1 && out > 1,
                            .right_along_inner = false};
-  const InputGradientProblem<C> problem{dy, w,   dx,   Window(options), Places(dx), Taps(w, out),
-                                        in, out, sizes};
+  const InputGradientProblem<C> problem{dy,           w,  dx,  Window(options), Places(dx),
+                                        Taps(w, out), in, out, sizes,           beta};
   multiply<C>(problem, options.groups, 1, sizes.inner, queue);
 }
 
@@ -192,9 +192,9 @@ void convolution(const View& x, const View& w, const WindowOptions& options, con
 }
 
 void convolution_input_gradient(const View& dy, const View& w, const WindowOptions& options,
-                                const View& dx, Queue& queue) {
-  dx.dtype == DType::f64 ? input_gradient<double>(dy, w, options, dx, queue)
-                         : input_gradient<float>(dy, w, options, dx, queue);
+                                const View& dx, double beta, Queue& queue) {
+  dx.dtype == DType::f64 ? input_gradient<double>(dy, w, options, dx, beta, queue)
+                         : input_gradient<float>(dy, w, options, dx, beta, queue);
 }
 
 void convolution_weight_gradient(const View& dy, const View& x, const WindowOptions& options,

@@ -12,7 +12,7 @@ namespace lockstep::cuda::own {
 void convolution(const View& x, const View& w, const WindowOptions& options, const View& y,
                  Queue& queue);
 void convolution_input_gradient(const View& dy, const View& w, const WindowOptions& options,
-                                const View& dx, Queue& queue);
+                                const View& dx, double beta, Queue& queue);
 void convolution_weight_gradient(const View& dy, const View& x, const WindowOptions& options,
                                  const View& dw, double beta, Queue& queue);
 

@@ -153,7 +153,7 @@ struct ForwardProblem {
   }
 };
 
-// dx [place, in] = dy [place, tap] w [in, tap], where a tap's channel is one of out.
+// dx [place, in] = dy [place, tap] w [in, tap] + beta dx, where a tap's channel is one of out.
 template <class C>
 struct InputGradientProblem {
   Image dy, w, dx;
@@ -162,6 +162,7 @@ struct InputGradientProblem {
   Taps taps;
   int64_t in, out;
   ProductSizes sizes;
+  double beta;
 
   LOCKSTEP_HD Coordinates row(int index) const { return places(static_cast<uint32_t>(index)); }
   LOCKSTEP_HD int64_t column(int index) const { return index; }
@@ -176,7 +177,9 @@ struct InputGradientProblem {
   }
   LOCKSTEP_HD void put(int64_t group, int, const Coordinates& place, int64_t channel,
                        C value) const {
-    store<C>(dx.data, dx.dtype, dx.offset(place.outer, group * in + channel, place.at), value);
+    const int64_t at = dx.offset(place.outer, group * in + channel, place.at);
+    if (beta != 0) value += static_cast<C>(beta) * load<C>(dx.data, dx.dtype, at);
+    store<C>(dx.data, dx.dtype, at, value);
   }
 };
 

@@ -267,9 +267,9 @@ class CudnnDnn final : public Dnn {
     return convolution_.run(ConvolutionPass::forward, x, w, y, options, 0, queue);
   }
   bool convolution_input_gradient(const View& dy, const View& w, const WindowOptions& options,
-                                  const View& dx, Queue& queue) override {
+                                  const View& dx, double beta, Queue& queue) override {
     const std::lock_guard lock(mutex_);
-    return convolution_.run(ConvolutionPass::input_gradient, dx, w, dy, options, 0, queue);
+    return convolution_.run(ConvolutionPass::input_gradient, dx, w, dy, options, beta, queue);
   }
   bool convolution_weight_gradient(const View& dy, const View& x, const WindowOptions& options,
                                    const View& dw, double beta, Queue& queue) override {

@@ -180,18 +180,17 @@ bool DnnConvolution::run(ConvolutionPass pass, const View& x_given, const View& 
   DnnPlans::Plan* plan = plans_.find(name, key, make, queue);
   if (plan == nullptr) return false;
 
-  const bool adds = pass == ConvolutionPass::weight_gradient && beta != 0;
-  const DenseOperand x_operand(x, channels_last, true, pass != ConvolutionPass::input_gradient,
-                               queue);
-  const DenseOperand w_operand(w, channels_last, !adds, pass != ConvolutionPass::weight_gradient,
-                               queue);
+  const bool adds = beta != 0, to_x = pass == ConvolutionPass::input_gradient,
+             to_w = pass == ConvolutionPass::weight_gradient;
+  const DenseOperand x_operand(x, channels_last, !(adds && to_x), !to_x, queue);
+  const DenseOperand w_operand(w, channels_last, !(adds && to_w), !to_w, queue);
   const DenseOperand y_operand(y, channels_last, true, pass != ConvolutionPass::forward, queue);
   Pointers pointers{
       {kX, x_operand.view().data}, {kW, w_operand.view().data}, {kY, y_operand.view().data}};
   plans_.execute(name, *plan, pointers, queue);
   switch (pass) {
     case ConvolutionPass::forward: y_operand.write_back(0); break;
-    case ConvolutionPass::input_gradient: x_operand.write_back(0); break;
+    case ConvolutionPass::input_gradient: x_operand.write_back(beta); break;
     case ConvolutionPass::weight_gradient: w_operand.write_back(beta); break;
   }
   return true;

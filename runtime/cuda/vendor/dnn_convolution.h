@@ -15,8 +15,8 @@ class DnnConvolution {
  public:
   explicit DnnConvolution(DnnHandle& handle) : plans_(handle) {}
 
-  // The operands of any of the three; the pass says which is the result. `beta` is of the weight
-  // gradient. False as in Dnn.
+  // The operands of any of the three; the pass says which is the result. `beta` is of a gradient,
+  // which is computed aside and then added. False as in Dnn.
   bool run(ConvolutionPass pass, const View& x, const View& w, const View& y,
            const WindowOptions& options, double beta, Queue& queue);
 

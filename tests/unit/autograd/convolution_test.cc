@@ -1,5 +1,6 @@
 #include "lockstep/autograd/ops/convolution.h"
 
+#include "lockstep/autograd/record.h"
 #include "lockstep/runtime/ops/convolution.h"
 #include "support/gradient_check.h"
 #include "support/window_reference.h"
@@ -103,6 +104,22 @@ TEST(Convolution, GradientsOfEveryOrder) {
   }
 }
 
+TEST(Convolution, GradientsOfAnImageUsedTwice) {
+  for (const int64_t kernel : {1, 3}) {
+    const Function f = [&](const std::vector<Tensor>& in) {
+      const Tensor image = channels_last(in[0] * 1.0);
+      const Tensor y = conv2d(image, in[1], {}, {.padding = {kernel / 2}});
+      return y + conv2d(image, in[2], {}, {.padding = {kernel / 2}}) + image;
+    };
+    const std::vector<Array> inputs{random_array({2, 3, 3, 4}, 1),
+                                    random_array({3, 3, kernel, kernel}, 2),
+                                    random_array({3, 3, kernel, kernel}, 3)};
+    expect_gradients(f, inputs);
+    expect_second_gradients(f, inputs);
+    expect_recorded_equals_fused(f, inputs);
+  }
+}
+
 TEST(Convolution, TransposedIsTheGradientOfTheInput) {
   const std::vector<Array> inputs{random_array({2, 4, 3, 2}, 1), random_array({4, 3, 3, 2}, 2),
                                   random_array({6}, 3)};
@@ -181,6 +198,47 @@ TEST(Convolution, WeightGradientsAddUpInTheMemoryGiven) {
   }
   EXPECT_EQ(all[5], 99);
   EXPECT_EQ(all[114], 99);
+}
+
+// What has been gathered of an image's gradient, as it lies, is what the convolution adds to; not
+// where somebody else holds it.
+TEST(Convolution, InputGradientsAddUpInPlace) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    for (const int64_t kernel : {1, 3}) {
+      for (const bool held : {false, true}) {
+        const Tensor dy = random_tensor({2, 6, 5, 4}, 3, dtype);
+        const Tensor w = random_tensor({6, 3, kernel, kernel}, 2, dtype);
+        const Tensor x =
+            Tensor::variable(channels_last(random_tensor({2, 3, 5, 4}, 1, dtype)).value());
+        const void *first = nullptr, *sum = nullptr;
+        Tensor kept;
+        const Tensor image =
+            record({"image"}, x.value(), {&x}, [&](const Tensor& gradient, Gradients& out) {
+              sum = gradient.value().data();
+              out.add(0, gradient);
+            });
+        const Tensor y = conv2d(image, w, {}, {.padding = {kernel / 2}});
+        const Tensor other =
+            record({"other"}, image.value(), {&image}, [&](const Tensor& dother, Gradients& out) {
+              const Tensor gradient = dother * 2.0;
+              first = gradient.value().data();
+              if (held) kept = gradient;
+              out.add(0, gradient);
+            });
+        backward(std::vector{y, other}, std::vector{dy, x.detach()});
+        EXPECT_EQ(first == sum, !held);
+        const Tensor flows =
+            conv_transpose2d(dy.to(DType::f64), w.to(DType::f64), {}, {.padding = {kernel / 2}});
+        const auto expected = (x.detach().to(DType::f64) * 2.0 + flows).to_vector<double>();
+        const auto found = x.grad().to_vector<double>();
+        const double bound = dtype == DType::f64 ? 1e-12 : dtype == DType::f32 ? 1e-5 : 0.06;
+        for (size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], bound);
+        if (held) {
+          EXPECT_EQ(kept.to_vector<double>(), (x.detach() * 2.0).to_vector<double>());
+        }
+      }
+    }
+  }
 }
 
 TEST(Convolution, OfAnEmptyBatchHasZeroGradients) {

@@ -117,6 +117,61 @@ TEST(Engine, OneInputTwiceWithGivenMemory) {
   EXPECT_EQ(found[0], found[1]);
 }
 
+// An image's gradient that lies channels last is offered to the op whose gradient comes next.
+TEST(Engine, OpsAddToAChannelsLastGradient) {
+  const Tensor image = channels_last(Tensor(random_array({2, 3, 4, 5}, 1)));
+  const Tensor seed = channels_last(Tensor(random_array({2, 3, 4, 5}, 2)));
+  const Tensor matrix(random_array({5, 5}, 3)), row(random_array({5}, 4));
+  const Tensor filters(random_array({3, 3, 1, 1}, 5)), channels(random_array({3}, 6));
+  const Tensor places(Array::from<int64_t>({2, 0, 2}, {3}));
+  const std::pair<const char*, std::function<Tensor(const Tensor&)>> ops[] = {
+      {"tanh", [&](const Tensor& x) { return tanh(x); }},
+      {"mul", [&](const Tensor& x) { return x * row; }},
+      {"matmul", [&](const Tensor& x) { return matmul(x, matrix); }},
+      {"matmul of many", [&](const Tensor& x) { return matmul(x, x.mT()); }},
+      {"linear", [&](const Tensor& x) { return linear(x, matrix); }},
+      {"softmax", [&](const Tensor& x) { return softmax(x, -1); }},
+      {"layer_norm", [&](const Tensor& x) { return layer_norm(x, {5}, row, row); }},
+      {"rms_norm", [&](const Tensor& x) { return rms_norm(x, {5}, row); }},
+      {"dropout", [&](const Tensor& x) { return dropout(x, 0.0); }},
+      {"narrow", [&](const Tensor& x) { return narrow(x, 2, 1, 2); }},
+      {"index_select", [&](const Tensor& x) { return index_select(x, 1, places); }},
+      {"expand",
+       [&](const Tensor& x) {
+         return expand(x, {2, 2, 3, 4, 5}) * 1.0;
+       }},
+      {"sum", [&](const Tensor& x) { return sum(x, {2}); }},
+      {"transpose", [&](const Tensor& x) { return transpose(x, 1, 2); }},
+      {"reshape",
+       [&](const Tensor& x) {
+         return reshape(x, {6, 20});
+       }},
+      {"to", [&](const Tensor& x) { return to(to(x, DType::f32), DType::f64); }},
+      {"conv2d", [&](const Tensor& x) { return conv2d(x, filters); }},
+      {"max_pool2d", [&](const Tensor& x) { return max_pool2d(x, {.kernel_size = {2}}); }},
+      {"batch_norm",
+       [&](const Tensor& x) {
+         return batch_norm(x, Array::zeros({3}, DType::f64), Array::full({3}, 1, DType::f64),
+                           channels, channels, {.training = true});
+       }},
+      {"group_norm", [&](const Tensor& x) { return group_norm(x, 3, channels, channels); }},
+  };
+  for (const auto& [name, op] : ops) {
+    SCOPED_TRACE(name);
+    const Tensor x = Tensor::variable(image.value());
+    const Tensor middle = x * 1.0;
+    const Tensor y = op(middle);
+    const Tensor weights(random_array(y.shape(), 7));
+    const Tensor newest = middle * 3.0;  // whose gradient comes first
+    backward(std::vector{y, newest}, std::vector{weights, seed});
+    const Tensor alone = Tensor::variable(image.value());
+    op(alone).backward(weights);
+    const auto found = x.grad().to_vector<double>();
+    const auto expected = (alone.grad() + seed * 3.0).to_vector<double>();
+    for (size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], 1e-6);
+  }
+}
+
 TEST(Engine, HookFiresOnceAfterTheLastConsumer) {
   const Tensor x = variable(2);
   Leaf& leaf = static_cast<Leaf&>(*x.node());

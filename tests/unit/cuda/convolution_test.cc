@@ -3,6 +3,7 @@
 #include <limits>
 #include <vector>
 
+#include "lockstep/autograd/ops.h"
 #include "support/convolution_case.h"
 #include "support/device_check.h"
 
@@ -82,13 +83,14 @@ void check_forward(const Case& c, DType dtype, Memory memory) {
   test::expect_near(device_y, y, bound_of(dtype, w.elements() / c.w[0]));
 }
 
-void check_input_gradient(const Case& c, DType dtype, Memory memory) {
+void check_input_gradient(const Case& c, DType dtype, Memory memory, double beta) {
   const Array dy = image(c.y, dtype, memory, 1), w = test::values(c.w, dtype, -1, 1, 2);
-  const Array dx = unset(c.x, dtype, memory), device_dx = test::on_device(dx);
+  const Array dx = beta == 0 ? unset(c.x, dtype, memory) : image(c.x, dtype, memory, 3);
+  const Array device_dx = test::on_device(dx);
   const Array device_dy = test::on_device(dy), device_w = test::on_device(w);
-  test::host_kernels().convolution_input_gradient(dy.view(), w.view(), c.options, dx.view());
+  test::host_kernels().convolution_input_gradient(dy.view(), w.view(), c.options, dx.view(), beta);
   test::device_kernels().convolution_input_gradient(device_dy.view(), device_w.view(), c.options,
-                                                    device_dx.view());
+                                                    device_dx.view(), beta);
   test::expect_near(device_dx, dx, bound_of(dtype, w.elements() / c.w[1]));
 }
 
@@ -119,7 +121,16 @@ class CudaConvolution : public ::testing::TestWithParam<DType> {
 
 TEST_P(CudaConvolution, Forward) { for_all(check_forward); }
 
-TEST_P(CudaConvolution, InputGradient) { for_all(check_input_gradient); }
+TEST_P(CudaConvolution, InputGradient) {
+  for_all(
+      [](const Case& c, DType dtype, Memory memory) { check_input_gradient(c, dtype, memory, 0); });
+}
+
+TEST_P(CudaConvolution, InputGradientIsAddedToWhatWasThere) {
+  for_all([](const Case& c, DType dtype, Memory memory) {
+    check_input_gradient(c, dtype, memory, memory == Memory::odd ? 0.5 : 1);
+  });
+}
 
 TEST_P(CudaConvolution, WeightGradient) {
   for_all([](const Case& c, DType dtype, Memory memory) {
@@ -139,12 +150,45 @@ INSTANTIATE_TEST_SUITE_P(Dtypes, CudaConvolution,
 
 TEST(CudaConvolution, Empty) {
   Case c = make_case("no images", {0, 3, 5, 5}, {4, 3, 3, 3}, {});
-  for (const double beta : {0.0, 1.0})
+  for (const double beta : {0.0, 1.0}) {
     check_weight_gradient(c, DType::f32, Memory::contiguous, beta);
+    check_input_gradient(c, DType::f32, Memory::contiguous, beta);
+  }
   check_forward(c, DType::f32, Memory::contiguous);
-  check_input_gradient(c, DType::f32, Memory::contiguous);
   c = make_case("no channels", {2, 0, 5, 5}, {4, 0, 3, 3}, {});
   check_forward(c, DType::f32, Memory::contiguous);
+  c = make_case("no outputs", {2, 4, 5, 5}, {0, 4, 1, 1}, {});
+  for (const double beta : {0.0, 1.0}) {
+    check_input_gradient(c, DType::f32, Memory::contiguous, beta);
+  }
+}
+
+// Both gradients of an image that two convolutions read, the second added to the first.
+TEST(CudaConvolution, GradientsOfAnImageUsedTwice) {
+  const Case one = make_case("1x1", {2, 16, 6, 5}, {8, 16, 1, 1}, {});
+  const Case other = make_case("3x3", {2, 16, 6, 5}, {8, 16, 3, 3}, {.padding = {1, 1}});
+  for (const auto& [older, newer] : {std::pair(one, other), std::pair(other, one)}) {
+    const auto gradient = [&](DType dtype, Device where) {
+      const auto given = [&](const Array& values) { return Tensor(test::moved(values, where)); };
+      const Tensor x =
+          Tensor::variable(given(image(one.x, dtype, Memory::channels_last, 1)).value());
+      const Tensor middle = x * 1.0;
+      std::vector<Tensor> outputs, seeds;
+      for (const Case& c : {older, newer}) {
+        const Tensor w = given(test::values(c.w, DType::bf16, -1, 1, 2)).to(dtype);
+        outputs.push_back(conv2d(middle, w, {}, {.padding = {c.options.padding[0]}}));
+        seeds.push_back(given(image(c.y, DType::bf16, Memory::channels_last, 3)).to(dtype));
+      }
+      backward(outputs, seeds);
+      return x.grad().to_vector<double>();
+    };
+    const auto exact = gradient(DType::f64, {});
+    for (const DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
+      const auto found = gradient(dtype, test::device());
+      const double bound = bound_of(dtype, 80) * (dtype == DType::f64 ? 1 : 4);
+      for (size_t i = 0; i < exact.size(); ++i) ASSERT_NEAR(found[i], exact[i], bound);
+    }
+  }
 }
 
 // Every run gives the same bits.

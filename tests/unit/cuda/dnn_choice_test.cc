@@ -81,13 +81,65 @@ TEST_F(SimulatedDnnChoice, ConvolutionsAndTheirBeta) {
   const Array y = test::on_device(Array::zeros({1, 3, 4, 4}, DType::f32));
   Kernels& kernels = test::device_kernels();
   kernels.convolution(x.view(), w.view(), {}, y.view());
-  kernels.convolution_input_gradient(y.view(), w.view(), {}, x.view());
+  kernels.convolution_input_gradient(y.view(), w.view(), {}, x.view(), 0.5);
   kernels.convolution_weight_gradient(y.view(), x.view(), {}, w.view(), 1);
   ASSERT_EQ(recorder_->calls.size(), 3u);
   EXPECT_EQ(recorder_->calls[0].name, "convolution");
   EXPECT_EQ(recorder_->calls[1].name, "convolution_input_gradient");
+  EXPECT_EQ(recorder_->calls[1].beta, 0.5);
   EXPECT_EQ(recorder_->calls[2].name, "convolution_weight_gradient");
   EXPECT_EQ(recorder_->calls[2].beta, 1);
+}
+
+// Where an input gradient is added to something and each place of the images is seen by itself, it
+// is a product.
+TEST_F(SimulatedDnnChoice, AddedInputGradientsAreProducts) {
+  const auto blas =
+      open_plugin("liblockstep_cuda.so")
+          .function<simulated::BlasRecorderFunction>(simulated::kBlasRecorderFunction)();
+  struct Kind {
+    double beta;
+    int64_t kernel;
+    WindowOptions options;
+    bool channels_last, is_product;
+  };
+  const Kind kinds[] = {{1, 1, {}, true, true},
+                        {0.5, 1, {}, true, true},
+                        {0, 1, {}, true, false},
+                        {1, 1, {}, false, false},
+                        {1, 1, {.stride = {2, 2}}, true, false},
+                        {1, 1, {.groups = 2}, true, false},
+                        {1, 3, {.padding = {1, 1}}, true, false}};
+  for (const Kind& kind : kinds) {
+    blas->products.clear();
+    blas->records = recorder_->accepts = true;
+    recorder_->calls.clear();
+    const int64_t side = kind.options.stride[0] == 1 ? 6 : 3;
+    const auto image = [&](int64_t channels, int64_t edge) {
+      const Shape shape =
+          kind.channels_last ? Shape{2, edge, edge, channels} : Shape{2, channels, edge, edge};
+      const Array all = test::on_device(Array::zeros(shape, DType::bf16));
+      return kind.channels_last ? all.transpose(1, 3).transpose(2, 3) : all;
+    };
+    const Array dx = image(8, 6), dy = image(4, side);
+    const Array w = test::on_device(
+        Array::zeros({4, 8 / kind.options.groups, kind.kernel, kind.kernel}, DType::bf16));
+    test::device_kernels().convolution_input_gradient(dy.view(), w.view(), kind.options, dx.view(),
+                                                      kind.beta);
+    blas->records = false;
+    ASSERT_EQ(blas->products.size(), kind.is_product ? 1u : 0u);
+    ASSERT_EQ(recorder_->calls.size(), kind.is_product ? 0u : 1u);
+    if (!kind.is_product) {
+      EXPECT_EQ(recorder_->calls[0].beta, kind.beta);
+      continue;
+    }
+    const cuda::Product& product = blas->products[0];
+    EXPECT_EQ(product.m, 2 * 6 * 6);
+    EXPECT_EQ(product.n, 8);
+    EXPECT_EQ(product.k, 4);
+    EXPECT_EQ(product.beta, kind.beta);
+    EXPECT_EQ(product.c.data, dx.data());
+  }
 }
 
 // Nothing to ask anybody for.

@@ -2,6 +2,7 @@
 
 #include "lockstep/autograd/autocast.h"
 #include "lockstep/autograd/ops.h"
+#include "lockstep/nn/models/resnet.h"
 #include "lockstep/runtime/plugin.h"
 #include "simulated/recorder.h"
 #include "support/device_check.h"
@@ -210,6 +211,40 @@ TEST_F(SimulatedProducts, ConvolutionsOfResNet) {
     y.backward(Tensor(Array::zeros(y.shape(), DType::bf16, test::device())));
     EXPECT_EQ(dnn_->calls.size(), 3u);
   }
+}
+
+// The two gradients that meet at a block's input: the second, of its first convolution, is added to
+// the other one where that lies, in a product.
+TEST_F(SimulatedProducts, GradientsThatMeetInResNet) {
+  constexpr int64_t kImages = 2, kSide = 6, kIn = 256, kInside = 128, kOut = 512;
+  const auto block = [](int64_t in, int64_t stride) {
+    nn::ResidualBlock result(in, kInside, {.bottleneck = true, .stride = stride});
+    result.place({.device = test::device(), .seed = 1});
+    return result;
+  };
+  nn::ResidualBlock samples_down = block(kIn, 2), plain = block(kOut, 1);
+  const Tensor x = permute(leaf({kImages, kSide, kSide, kIn}), {0, 3, 1, 2});
+  Tensor y;
+  {
+    const Autocast autocast(DType::bf16);
+    y = plain(samples_down(x));
+  }
+  dnn_->calls.clear();
+  y.backward(Tensor(Array::zeros(y.shape(), DType::bf16, test::device())));
+  ASSERT_EQ(blas_->products.size(), 2u);
+  expect_product(blas_->products[0], kImages * kSide * kSide / 4, kOut, kInside, false, false);
+  expect_product(blas_->products[1], kImages * kSide * kSide, kIn, kInside, false, false);
+  const void* of_shortcut = nullptr;
+  int input_gradients = 0;
+  for (const simulated::DnnCall& call : dnn_->calls) {
+    if (call.name != "convolution_input_gradient") continue;
+    ++input_gradients;
+    EXPECT_EQ(call.beta, 0);
+    if (call.views[2].shape[1] == kIn) of_shortcut = call.views[2].data;
+  }
+  EXPECT_EQ(input_gradients, 2 + 3);
+  for (const cuda::Product& product : blas_->products) EXPECT_EQ(product.beta, 1);
+  EXPECT_EQ(blas_->products[1].c.data, of_shortcut);
 }
 
 }  // namespace

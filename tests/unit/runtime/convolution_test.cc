@@ -75,15 +75,23 @@ void expect_convolutions(Kernels& kernels, const Case& c, DType dtype, Memory me
   const Array x = image(c.x, dtype, memory, 1), w = image(c.w, dtype, memory, 2);
   const Array dy = image(c.y, dtype, memory, 3), y = image(c.y, dtype, memory, 4);
   const Array dx = image(c.x, dtype, memory, 5), dw = image(c.w, dtype, memory, 6);
-  const auto dw_before = doubles(dw);
+  const auto dx_before = doubles(dx), dw_before = doubles(dw);
   kernels.convolution(x.view(), w.view(), c.options, y.view());
-  kernels.convolution_input_gradient(dy.view(), w.view(), c.options, dx.view());
+  kernels.convolution_input_gradient(dy.view(), w.view(), c.options, dx.view(), 0);
   const WindowReference reference(c.x, c.w, c.y, c.options);
   const int64_t spatial = c.y.elements() / c.y[1];
   expect_near(doubles(y), reference.convolution(doubles(x), doubles(w)), 0,
               bound(dtype, c.w.elements() / c.w[0]), what + ": y");
-  expect_near(doubles(dx), reference.input_gradient(doubles(dy), doubles(w)), 0,
-              bound(dtype, c.w.elements() / c.w[1]), what + ": dx");
+  const auto gradient = reference.input_gradient(doubles(dy), doubles(w));
+  const double dx_bound = bound(dtype, c.w.elements() / c.w[1]);
+  expect_near(doubles(dx), gradient, 0, dx_bound, what + ": dx");
+  for (const double beta : {1.0, 0.5}) {
+    set(dx, dx_before);
+    kernels.convolution_input_gradient(dy.view(), w.view(), c.options, dx.view(), beta);
+    auto added = gradient;
+    for (size_t i = 0; i < added.size(); ++i) added[i] += beta * dx_before[i];
+    expect_near(doubles(dx), added, 0, dx_bound, what + ": dx added");
+  }
   auto sums = reference.weight_gradient(doubles(dy), doubles(x));
   kernels.convolution_weight_gradient(dy.view(), x.view(), c.options, dw.view(), 0);
   expect_near(doubles(dw), sums, 0, bound(dtype, spatial), what + ": dw");
@@ -119,7 +127,7 @@ std::vector<double> all_results(const Case& c, DType dtype, Memory memory) {
   const Array dy = image(c.y, dtype, memory, 3), y = image(c.y, dtype, memory, 4);
   const Array dx = image(c.x, dtype, memory, 5), dw = image(c.w, dtype, Memory::contiguous, 6);
   kernels.convolution(x.view(), w.view(), c.options, y.view());
-  kernels.convolution_input_gradient(dy.view(), w.view(), c.options, dx.view());
+  kernels.convolution_input_gradient(dy.view(), w.view(), c.options, dx.view(), 0);
   kernels.convolution_weight_gradient(dy.view(), x.view(), c.options, dw.view(), 0);
   std::vector<double> all = doubles(y);
   for (const Array& more : {dx, dw}) {
