@@ -39,4 +39,12 @@ int recompute_blocks(Module& module, bool on) {
   return static_cast<int>(blocks.size());
 }
 
+std::vector<std::string> blocks_not_recomputed(Module& module) {
+  std::vector<std::string> names;
+  for (const NamedModule& block : blocks_of(module)) {
+    if (block.module->recomputes() && !block.module->has_recomputed()) names.push_back(block.name);
+  }
+  return names;
+}
+
 }  // namespace lockstep::nn

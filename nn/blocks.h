@@ -21,4 +21,8 @@ std::vector<NamedModule> blocks_of(Module& module);
 // (Module::set_recompute). Returns how many there are.
 int recompute_blocks(Module& module, bool on = true);
 
+// Of those that are to run again the ones that no call has done so with yet: after a pass, what
+// the model does not call as functions of tensors (Module::set_recompute).
+std::vector<std::string> blocks_not_recomputed(Module& module);
+
 }  // namespace lockstep::nn

@@ -141,10 +141,14 @@ class Module {
   void save_state(const std::filesystem::path& path);
 
   // Its output is computed again in the backward pass instead of keeping what its ops save
-  // (checkpoint()): for a Layer whose forward takes tensors and returns one or a pair; others go on
-  // as before.
+  // (checkpoint()): for a Layer whose forward takes tensors and returns one or a pair, where it is
+  // called as a function. Others go on as before, and so does a part whose parent reads its
+  // parameters (feed_forward(x, c_fc.weight, ...)) or calls it otherwise (norm.add(x, delta)): what
+  // is asked for recomputation is the parent then.
   void set_recompute(bool on) { recompute_ = on; }
   bool recomputes() const { return recompute_; }
+  // Whether a call has been such.
+  bool has_recomputed() const { return has_recomputed_; }
 
   // The path below the module that was placed; empty for that one.
   const std::string& path() const { return path_; }
@@ -157,7 +161,10 @@ class Module {
   bool placed_ = false;
   bool training_ = true;
   bool recompute_ = false;
+  bool has_recomputed_ = false;
   std::string path_;
+  template <class Self>
+  friend class Layer;  // notes what it has done
 };
 
 // The tree of modules as PyTorch prints it:
@@ -195,6 +202,7 @@ class Layer : public Module {
     self.forward(x, rest...);
   }
   Result again(const Tensor& first, const Rest&... rest) {
+    this->has_recomputed_ = true;
     const auto run = [this, kept = std::tuple<Rest...>(rest...)](const Tensor& input) -> Result {
       const ScopeFrame scope(path());
       return std::apply(

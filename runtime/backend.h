@@ -71,9 +71,17 @@ class Backend {
   // Memory that somebody brings counts as in use here too, and against the limit (OutOfMemory);
   // negative when it goes.
   virtual void account(int64_t bytes) = 0;
-  // Gives cached memory back to the system.
+  // Gives cached memory back to the system, but nothing of what was reserved.
   virtual void trim() = 0;
   virtual void set_limit(int64_t bytes) = 0;
+  // Takes so much from the system at once, for requests of any size to be cut from: it counts as
+  // reserved and against the limit, and stays with this process. Calls add up. Throws OutOfMemory
+  // where the limit or the system does not allow it; and Error on the CPU, whose system hands out
+  // memory when it is written to, so that nothing can be claimed.
+  virtual void reserve(int64_t bytes) {
+    (void)bytes;
+    throw Error("memory of the CPU cannot be reserved");
+  }
   virtual MemoryStatistics statistics() const = 0;
 
   virtual void copy_from_host(void* to, const void* from, size_t bytes) = 0;
@@ -98,9 +106,10 @@ class Backend {
 
   // Until end_capture() this thread's work is written down and not done, and memory that it asks
   // for is the capture's: it is handed out to nobody else while the capture lives, but what of it
-  // was given back is written to by every replay. `key` is that of the pass. Throws NotCapturable
-  // on a device that has no such thing, and so do both when something was asked for meanwhile that
-  // cannot be written down; then nothing has been done.
+  // was given back is written to by every replay. Other threads' work goes on meanwhile. `key` is
+  // that of the pass. Throws NotCapturable on a device that has no such thing, and where another
+  // thread's captures live; and so do both when something was asked for meanwhile that cannot be
+  // written down; then nothing has been done.
   virtual void begin_capture(const RandomKey& key) {
     (void)key;
     throw NotCapturable("work of the CPU cannot be captured");

@@ -42,7 +42,9 @@ class Uploads {
     next_ = 0;
     moved_ = false;
   }
-  // Whether what was brought since went where it did the time before.
+  // An array was made on the device that nobody brings: it lies elsewhere each time.
+  void note_made() { moved_ = true; }
+  // Whether what was brought since went where it did the time before, and nothing else was made.
   bool stayed() const { return !moved_ && next_ == places_.size(); }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "lockstep/runtime/capture.h"
 #include "lockstep/runtime/context.h"
 #include "lockstep/runtime/error.h"
 
@@ -22,6 +23,8 @@ Ref<Storage> Storage::allocate(Device device, size_t bytes) {
     return Ref<Storage>(new (block) Storage(device, data, bytes, true));
   }
   void* data = backend_of(device).allocate(bytes, context().operation);
+  if (context().uploads != nullptr && device.kind != DeviceKind::cpu)
+    context().uploads->note_made();
   return Ref<Storage>(new Storage(device, data, bytes, false));
 }
 

@@ -52,7 +52,11 @@ class NcclCommunicator final : public Communicator {
     const size_t bytes = static_cast<size_t>(elements) * size_of(dtype);
     if (bytes == 0) return Communicator::allocate_bucket(elements, dtype);
     Backend& memory = backend_of(device());
-    memory.account(static_cast<int64_t>(bytes));
+    try {
+      memory.account(static_cast<int64_t>(bytes));
+    } catch (const OutOfMemory&) {  // but what is cached or reserved may have room
+      return Communicator::allocate_bucket(elements, dtype);
+    }
     void* data = worker_->allocate(group_, bytes);
     if (data == nullptr) {
       memory.trim();

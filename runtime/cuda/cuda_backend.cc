@@ -29,7 +29,8 @@ CudaBackend::CudaBackend(Device device, std::unique_ptr<Driver> driver, std::uni
       dnn_(std::move(dnn)),
       queue_(driver_->make_stream(), properties_.multiprocessors, *driver_, memory_, *blas_, *dnn_),
       host_copies_(*driver_),
-      kernels_(std::make_unique<CudaKernels>(queue_)) {}
+      kernels_(std::make_unique<CudaKernels>(queue_)),
+      capture_stream_(driver_->make_stream()) {}
 
 CudaBackend::~CudaBackend() = default;
 
@@ -45,6 +46,7 @@ void CudaBackend::deallocate(void* data, size_t) { memory_.deallocate(data); }
 void CudaBackend::account(int64_t bytes) { memory_.account(bytes); }
 void CudaBackend::trim() { memory_.trim(); }
 void CudaBackend::set_limit(int64_t bytes) { memory_.set_limit(bytes); }
+void CudaBackend::reserve(int64_t bytes) { memory_.reserve(bytes); }
 MemoryStatistics CudaBackend::statistics() const { return memory_.statistics(); }
 
 void CudaBackend::copy_from_host(void* to, const void* from, size_t bytes) {
@@ -71,18 +73,20 @@ double CudaBackend::seconds_between(const Mark& from, const Mark& to) {
 }
 
 void CudaBackend::begin_capture(const RandomKey& key) {
-  LOCKSTEP_CHECK(capturing_ == nullptr, "a capture within a capture");
-  capturing_ = std::make_unique<CudaGraph>(*driver_, memory_, queue_, key);
+  LOCKSTEP_CHECK(!Detour::is_on(), "a capture within a capture");
+  capturing_ = std::make_unique<CudaGraph>(*driver_, memory_, queue_, capture_stream_, key);
 }
 
 std::unique_ptr<Capture> CudaBackend::end_capture() {
-  LOCKSTEP_CHECK(capturing_ != nullptr, "end_capture() without begin_capture()");
+  LOCKSTEP_CHECK(queue_.captures(), "end_capture() without begin_capture()");
   std::unique_ptr<CudaGraph> capture = std::move(capturing_);
   capture->end();
   return capture;
 }
 
-void CudaBackend::abandon_capture() { capturing_.reset(); }
+void CudaBackend::abandon_capture() {
+  if (queue_.captures()) capturing_.reset();
+}
 
 void CudaBackend::on_shortage(const void* who, std::function<bool()> let_captures_go) {
   memory_.on_shortage(who, std::move(let_captures_go));

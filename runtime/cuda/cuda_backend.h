@@ -30,6 +30,7 @@ class CudaBackend final : public Backend {
   void account(int64_t bytes) override;
   void trim() override;
   void set_limit(int64_t bytes) override;
+  void reserve(int64_t bytes) override;
   MemoryStatistics statistics() const override;
 
   void copy_from_host(void* to, const void* from, size_t bytes) override;
@@ -55,7 +56,8 @@ class CudaBackend final : public Backend {
   Queue queue_;
   HostCopies host_copies_;
   std::unique_ptr<Kernels> kernels_;
-  std::unique_ptr<CudaGraph> capturing_;
+  const Stream capture_stream_;
+  std::unique_ptr<CudaGraph> capturing_;  // of the one thread that may
 };
 
 }  // namespace lockstep::cuda

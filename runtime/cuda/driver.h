@@ -51,11 +51,11 @@ class Driver {
   virtual double seconds_between(Event from, Event to) = 0;
   virtual void destroy(Event event) noexcept = 0;
 
-  // What this thread queues on the stream is written down and not done, until end_capture(): then
-  // it is a graph, or null where the stream met something that cannot be. abandon_capture() ends it
-  // without one.
+  // What is queued on the stream is written down and not done, until end_capture(): then it is a
+  // graph, to be launched on another one; or null where the stream met something that cannot be.
+  // abandon_capture() ends it without one.
   virtual void begin_capture(Stream stream) = 0;
-  virtual Graph end_capture(Stream stream) = 0;
+  virtual Graph end_capture(Stream stream, Stream launched_on) = 0;
   virtual void abandon_capture(Stream stream) noexcept = 0;
   virtual void launch(Graph graph, Stream stream) = 0;
   // What has been launched of it still runs to its end.

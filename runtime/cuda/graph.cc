@@ -2,8 +2,9 @@
 
 namespace lockstep::cuda {
 
-CudaGraph::CudaGraph(Driver& driver, Memory& memory, Queue& queue, const RandomKey& key)
-    : driver_(driver), memory_(memory), queue_(queue), stream_(queue.stream()) {
+CudaGraph::CudaGraph(Driver& driver, Memory& memory, Queue& queue, Stream stream,
+                     const RandomKey& key)
+    : driver_(driver), memory_(memory), queue_(queue), stream_(stream) {
   memory_.begin_capture();
   try {
     base_ = static_cast<uint32_t*>(memory_.allocate(3 * sizeof(uint32_t), "captured pass"));
@@ -14,11 +15,11 @@ CudaGraph::CudaGraph(Driver& driver, Memory& memory, Queue& queue, const RandomK
     memory_.release_capture();
     throw;
   }
-  queue_.begin_capture(base_, key);
+  detour_.emplace(queue_, stream_, base_, key);
 }
 
 CudaGraph::~CudaGraph() {
-  if (open_) {
+  if (detour_) {
     leave();
     driver_.abandon_capture(stream_);
   }
@@ -28,14 +29,14 @@ CudaGraph::~CudaGraph() {
 }
 
 void CudaGraph::leave() {
-  open_ = false;
-  draws_ = queue_.end_capture();
+  draws_ = detour_->draws();
+  detour_.reset();
   memory_.end_capture();
 }
 
 void CudaGraph::end() {
   leave();
-  graph_ = driver_.end_capture(stream_);
+  graph_ = driver_.end_capture(stream_, queue_.stream());
   if (graph_ == nullptr) throw NotCapturable("CUDA could not capture what was queued");
 }
 
@@ -44,7 +45,7 @@ void CudaGraph::replay(const RandomKey& now) {
     const uint32_t base[] = {now.step, now.first_sample, now.operation};
     queue_.copy(base_, base, sizeof base);
   }
-  driver_.launch(graph_, stream_);
+  driver_.launch(graph_, queue_.stream());
 }
 
 }  // namespace lockstep::cuda

@@ -78,8 +78,17 @@ struct Grid {
   int shared_bytes = 0;
 };
 
+// A body may say for how many of its blocks a multiprocessor must have registers (kLeastBlocks):
+// else the compiler may spill some of them to make room for more blocks.
 template <class Body>
-__global__ void __launch_bounds__(Body::kThreads) kernel(const __grid_constant__ Body body) {
+constexpr int least_blocks() {
+  if constexpr (requires { Body::kLeastBlocks; }) return Body::kLeastBlocks;
+  return 0;
+}
+
+template <class Body>
+__global__ void __launch_bounds__(Body::kThreads, least_blocks<Body>())
+    kernel(const __grid_constant__ Body body) {
   body(Thread{});
 }
 

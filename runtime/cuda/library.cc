@@ -5,7 +5,7 @@
 
 #include "lockstep/runtime/cuda/cuda_backend.h"
 
-extern "C" __attribute__((visibility("default"))) lockstep::Backend* lockstep_cuda_open_2(
+extern "C" __attribute__((visibility("default"))) lockstep::Backend* lockstep_cuda_open_3(
     int index) {
   using namespace lockstep::cuda;
   // The libraries' handles belong to the device that is the thread's own when they are made.

@@ -18,35 +18,48 @@ constexpr size_t kSegmentUnit = 2 * kMiB;
 // long (an optimizer's state) comes into the place of what the next step needs as a whole (logits).
 constexpr size_t kSmallestKept = 200 * kMiB;
 constexpr size_t kKeptShare = 4;
-constexpr size_t kAddressSpace = size_t{1} << 47;
-constexpr size_t kHoldersTold = 5;
 
 constexpr size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
-std::string size_text(int64_t bytes) {
-  const auto amount = static_cast<double>(bytes);
-  if (bytes < int64_t{1} << 20) return concat({static_cast<long>(bytes), " bytes"});
-  if (bytes < int64_t{1} << 30) return concat({amount / (1 << 20), " MiB"});
-  return concat({amount / (1 << 30), " GiB"});
+constexpr bool is_small(size_t bytes) { return bytes <= kLargestSmall; }
+
+// Of the segment that is taken for a block.
+constexpr size_t segment_bytes(size_t bytes) {
+  if (is_small(bytes)) return kSmallSegment;
+  return bytes <= kLargestShared ? kLargeSegment : rounded(bytes, kSegmentUnit);
+}
+
+// The smallest block of at least `bytes` that may be taken, out of the free ones; null: none.
+template <class Free, class May>
+auto take_smallest(Free& free, typename Free::key_type key, const May& may) {
+  auto found = free.lower_bound(key);
+  while (found != free.end() && !may(**found)) ++found;
+  return found == free.end() ? nullptr : free.extract(found).value();
 }
 
 }  // namespace
 
 Memory::Memory(Driver& driver, Device device) : driver_(driver), device_(device) {}
 
-Memory::~Memory() { trim(); }
+Memory::~Memory() {
+  for (const auto& [data, block] : blocks_) block->reserved = false;
+  trim();
+}
 
 void* Memory::allocate(size_t bytes, const char* holder) {
-  std::unique_lock lock(mutex_);
+  Lock lock = lock_in_turn();
   if (bytes > kAddressSpace) fail_out_of_memory(bytes, holder);
   ++statistics_.allocations;
   const size_t wanted = std::max(kUnit, rounded(bytes, kUnit));
   Block* block = find(wanted);
-  if (block == nullptr) block = take_segment(wanted, lock);
+  if (block == nullptr) block = take_reserved(wanted);
+  if (block == nullptr) block = take_segment(wanted, Trims::no, lock);
   if (block == nullptr) block = find(wanted, true);
+  if (block == nullptr) block = take_segment(wanted, Trims::yes, lock);
   if (block == nullptr && captures_give_way(lock)) {
     block = find(wanted, true);
-    if (block == nullptr) block = take_segment(wanted, lock);
+    if (block == nullptr) block = take_reserved(wanted);
+    if (block == nullptr) block = take_segment(wanted, Trims::yes, lock);
   }
   if (block == nullptr) fail_out_of_memory(bytes, holder);
   cut(block, wanted);
@@ -55,44 +68,69 @@ void* Memory::allocate(size_t bytes, const char* holder) {
   return block->data;
 }
 
-// The smallest free block that fits, taken out of the free ones.
 Memory::Block* Memory::find(size_t bytes, bool kept_ones_too) {
-  Free& free = pool()->free[bytes <= kLargestSmall ? 0 : 1];
   Block key{.data = nullptr, .bytes = bytes, .small = false, .pool = nullptr};
-  const auto found = free.lower_bound(&key);
-  if (found == free.end()) return nullptr;
-  Block* block = *found;
-  const bool kept = block->bytes >= kSmallestKept && bytes < block->bytes / kKeptShare;
-  if (kept && !kept_ones_too) return nullptr;
-  free.erase(found);
-  return block;
+  return take_smallest(pool()->free[is_small(bytes) ? 0 : 1], &key, [&](const Block& block) {
+    return kept_ones_too || block.reserved || block.bytes < kSmallestKept ||
+           bytes >= block.bytes / kKeptShare;
+  });
 }
 
-Memory::Block* Memory::take_segment(size_t bytes, Lock& lock) {
-  const bool small = bytes <= kLargestSmall;
-  size_t segment = small                     ? kSmallSegment
-                   : bytes <= kLargestShared ? kLargeSegment
-                                             : rounded(bytes, kSegmentUnit);
-  void* data = nullptr;
-  // Where there is no room for a whole segment, there may be for the block.
-  for (const size_t size : {segment, bytes}) {
-    if (!make_room(static_cast<int64_t>(size), lock)) continue;
-    data = driver_.allocate(size);
-    if (data == nullptr && pool() == &common_) {
-      trim(lock);
-      data = driver_.allocate(size);
-    }
-    segment = size;
-    if (data != nullptr) break;
+// A part of what is free and was reserved, as a segment of its own: for small blocks, or a capture.
+Memory::Block* Memory::take_reserved(size_t bytes) {
+  for (const size_t size : {segment_bytes(bytes), bytes}) {
+    Block key{.data = nullptr, .bytes = size, .small = false, .pool = nullptr};
+    Block* block = take_smallest(common_.free[1], &key,
+                                 [](const Block& candidate) { return candidate.reserved; });
+    if (block == nullptr) continue;
+    cut(block, size);
+    block->small = is_small(bytes);
+    block->pool = pool();
+    return block;
+  }
+  return nullptr;
+}
+
+// Where there is no room for a whole segment, there may be for the block.
+Memory::Block* Memory::take_segment(size_t bytes, Trims trims, Lock& lock) {
+  size_t segment = segment_bytes(bytes);
+  void* data = ask_device(segment, trims, lock);
+  if (data == nullptr && trims == Trims::yes) {
+    segment = bytes;
+    data = ask_device(segment, trims, lock);
   }
   if (data == nullptr) return nullptr;
   ++statistics_.system_allocations;
-  note(0, static_cast<int64_t>(segment));
+  return add_segment(data, segment, is_small(bytes), pool());
+}
+
+void* Memory::ask_device(size_t bytes, Trims trims, Lock& lock) {
+  if (!make_room(static_cast<int64_t>(bytes), trims, lock)) return nullptr;
+  void* data = driver_.allocate(bytes);
+  if (data == nullptr && trims == Trims::yes && may_trim()) {
+    trim(lock);
+    data = driver_.allocate(bytes);
+  }
+  return data;
+}
+
+Memory::Block* Memory::add_segment(void* data, size_t bytes, bool small, Pool* pool) {
+  note(0, static_cast<int64_t>(bytes));
   auto block = std::make_unique<Block>(
-      Block{.data = static_cast<char*>(data), .bytes = segment, .small = small, .pool = pool()});
-  Block* taken = block.get();
-  blocks_.emplace(data, std::move(block));
-  return taken;
+      Block{.data = static_cast<char*>(data), .bytes = bytes, .small = small, .pool = pool});
+  return blocks_.emplace(data, std::move(block)).first->second.get();
+}
+
+void Memory::reserve(int64_t bytes) {
+  LOCKSTEP_CHECK(bytes >= 0, "reserve: ", static_cast<long>(bytes), " bytes");
+  if (bytes == 0) return;
+  const auto size = static_cast<size_t>(bytes);
+  Lock lock = lock_in_turn();
+  void* data = size <= kAddressSpace ? ask_device(size, Trims::yes, lock) : nullptr;
+  if (data == nullptr) fail_out_of_memory(size, nullptr);
+  Block* block = add_segment(data, size, false, &common_);
+  block->reserved = true;
+  put_back(block);
 }
 
 // Leaves `block` with `bytes`; what is over becomes a free block where another could use it.
@@ -103,6 +141,7 @@ void Memory::cut(Block* block, size_t bytes) {
                                             .bytes = rest,
                                             .small = block->small,
                                             .pool = block->pool,
+                                            .reserved = block->reserved,
                                             .before = block,
                                             .after = block->after});
   if (part->after != nullptr) part->after->before = part.get();
@@ -118,19 +157,35 @@ void Memory::deallocate(void* data) {
   Block* block = blocks_.at(data).get();
   note(-static_cast<int64_t>(block->bytes), 0);
   block->holder = nullptr;
-  join_after(block);
-  if (block->before != nullptr && block->before->holder == nullptr) {
-    block = block->before;
-    free_of(block).erase(block);
+  put_back(block);
+}
+
+// Joined with free neighbours of its kind.
+void Memory::put_back(Block* block) {
+  for (;;) {
     join_after(block);
+    if (Block* before = block->before; before != nullptr && before->holder == nullptr &&
+                                       before->small == block->small &&
+                                       before->pool == block->pool) {
+      block = before;
+      free_of(block).erase(block);
+      join_after(block);
+    }
+    const auto has_small = [&](const Block* neighbour) {
+      return neighbour != nullptr && neighbour->small && neighbour->pool == block->pool;
+    };
+    if (!block->small || !block->reserved) break;
+    if (has_small(block->before) || has_small(block->after)) break;
+    block->small = false;  // a part that served small blocks, and holds none any more
   }
   free_of(block).insert(block);
 }
 
-// Takes the next block in where it is free, or about to be.
+// Takes the next block in where it is free, and of the same kind.
 void Memory::join_after(Block* block) {
   Block* next = block->after;
   if (next == nullptr || next->holder != nullptr) return;
+  if (next->small != block->small || next->pool != block->pool) return;
   free_of(next).erase(next);
   block->bytes += next->bytes;
   block->after = next->after;
@@ -139,24 +194,39 @@ void Memory::join_after(Block* block) {
 }
 
 void Memory::account(int64_t bytes) {
-  std::unique_lock lock(mutex_);
-  if (bytes > 0 && !make_room(bytes, lock)) fail_out_of_memory(static_cast<size_t>(bytes), nullptr);
+  if (bytes <= 0) {  // what goes waits for nobody
+    const std::lock_guard lock(mutex_);
+    foreign_bytes_ += bytes;
+    return note(bytes, bytes);
+  }
+  Lock lock = lock_in_turn();
+  if (!make_room(bytes, Trims::yes, lock)) fail_out_of_memory(static_cast<size_t>(bytes), nullptr);
   foreign_bytes_ += bytes;
   note(bytes, bytes);
 }
 
+// Not for what is captured, because the device cannot be waited for then; nor alone.
+bool Memory::may_trim() const {
+  const std::thread::id me = std::this_thread::get_id();
+  return capturing_ != me && alone_ != me;
+}
+
+bool Memory::has_room(int64_t bytes) const {
+  return statistics_.limit_bytes == 0 ||
+         statistics_.reserved_bytes + bytes <= statistics_.limit_bytes;
+}
+
 // Whether the limit allows so much more, once what is cached is given back.
-bool Memory::make_room(int64_t bytes, Lock& lock) {
-  const int64_t limit = statistics_.limit_bytes;
-  if (limit == 0 || statistics_.reserved_bytes + bytes <= limit) return true;
-  if (pool() == &captured_) return false;  // the device cannot be waited for
+bool Memory::make_room(int64_t bytes, Trims trims, Lock& lock) {
+  if (has_room(bytes)) return true;
+  if (trims == Trims::no || !may_trim()) return false;
   trim(lock);
-  return statistics_.reserved_bytes + bytes <= limit;
+  return has_room(bytes);
 }
 
 void Memory::trim() {
-  std::unique_lock lock(mutex_);
-  trim(lock);
+  Lock lock = lock_in_turn();
+  if (alone_ != std::this_thread::get_id()) trim(lock);
 }
 
 // The device frees memory when what runs there has ended, which may take somebody else's failure:
@@ -166,7 +236,7 @@ void Memory::trim(Lock& lock) {
   for (Free& free : common_.free) {
     for (auto at = free.begin(); at != free.end();) {
       Block* block = *at;
-      if (block->before != nullptr || block->after != nullptr) {
+      if (block->reserved || block->before != nullptr || block->after != nullptr) {
         ++at;
         continue;
       }
@@ -179,12 +249,41 @@ void Memory::trim(Lock& lock) {
   lock.unlock();
   for (void* segment : segments) driver_.free(segment);
   lock.lock();
+  await_turn(lock);
+}
+
+Memory::Lock Memory::lock_in_turn() {
+  Lock lock(mutex_);
+  await_turn(lock);
+  return lock;
+}
+
+void Memory::await_turn(Lock& lock) {
+  const std::thread::id nobody, me = std::this_thread::get_id();
+  turn_.wait(lock, [&] { return alone_ == nobody || alone_ == me; });
+}
+
+Memory::Alone::Alone(Memory& memory) : memory_(memory) {
+  const Lock lock = memory.lock_in_turn();
+  memory.alone_ = std::this_thread::get_id();
+}
+
+Memory::Alone::~Alone() {
+  {
+    const std::lock_guard lock(memory_.mutex_);
+    memory_.alone_ = {};
+  }
+  memory_.turn_.notify_all();
 }
 
 void Memory::begin_capture() {
   const std::lock_guard lock(mutex_);
+  const std::thread::id me = std::this_thread::get_id();
+  if (captures_ > 0 && captor_ != me) {
+    throw NotCapturable("passes of another thread are captured on this device");
+  }
   ++captures_;
-  capturing_ = std::this_thread::get_id();
+  captor_ = capturing_ = me;
 }
 
 void Memory::end_capture() {
@@ -195,8 +294,21 @@ void Memory::end_capture() {
 void Memory::release_capture() {
   const std::lock_guard lock(mutex_);
   if (--captures_ > 0) return;
-  for (const auto& [data, block] : blocks_) block->pool = &common_;
+  std::vector<void*> reserved;  // free parts, which have new neighbours of their kind
+  for (const auto& [data, block] : blocks_) {
+    if (block->reserved && block->pool == &captured_ && block->holder == nullptr) {
+      reserved.push_back(data);
+    }
+    block->pool = &common_;
+  }
   for (int i = 0; i < 2; ++i) common_.free[i].merge(captured_.free[i]);
+  for (void* data : reserved) {
+    const auto found = blocks_.find(data);
+    if (found == blocks_.end()) continue;  // it has been joined
+    Block* block = found->second.get();
+    free_of(block).erase(block);
+    put_back(block);
+  }
 }
 
 void Memory::on_shortage(const void* who, std::function<bool()> let_captures_go) {
@@ -216,6 +328,7 @@ bool Memory::captures_give_way(Lock& lock) {
   bool given = false;
   for (const auto& lets_go : mine) given = lets_go() || given;
   lock.lock();
+  await_turn(lock);
   return given;
 }
 
@@ -235,44 +348,6 @@ void Memory::set_limit(int64_t bytes) {
 MemoryStatistics Memory::statistics() const {
   const std::lock_guard lock(mutex_);
   return statistics_;
-}
-
-// "matmul 3.2 GiB in 24, gelu 1.5 GiB in 12"
-std::string Memory::largest_holders() const {
-  struct Sum {
-    int64_t bytes = 0;
-    int64_t blocks = 0;
-  };
-  std::map<std::string, Sum> sums;
-  for (const auto& [data, block] : blocks_) {
-    if (block->holder == nullptr) continue;
-    Sum& sum = sums[block->holder];
-    sum.bytes += static_cast<int64_t>(block->bytes);
-    ++sum.blocks;
-  }
-  if (foreign_bytes_ > 0) sums["communication"] = {foreign_bytes_, 1};
-  std::vector<std::pair<std::string, Sum>> sorted(sums.begin(), sums.end());
-  std::sort(sorted.begin(), sorted.end(),
-            [](const auto& a, const auto& b) { return a.second.bytes > b.second.bytes; });
-  std::string text;
-  for (size_t i = 0; i < std::min(sorted.size(), kHoldersTold); ++i) {
-    const auto& [name, sum] = sorted[i];
-    text += concat({i == 0 ? "" : ", ", name, " ", size_text(sum.bytes), " in ",
-                    static_cast<long>(sum.blocks)});
-  }
-  return text.empty() ? "nobody" : text;
-}
-
-void Memory::fail_out_of_memory(size_t bytes, const char* holder) const {
-  const std::string limit = statistics_.limit_bytes > 0
-                                ? "the limit is " + size_text(statistics_.limit_bytes)
-                                : "the device has no more";
-  throw OutOfMemory(
-      concat({"out of memory on ", device_.to_string(), ": ", holder == nullptr ? "" : holder,
-              holder == nullptr ? "" : " asked for ", size_text(static_cast<int64_t>(bytes)),
-              holder == nullptr ? " asked for, " : ", ", size_text(statistics_.in_use_bytes),
-              " in use, ", size_text(statistics_.reserved_bytes - statistics_.in_use_bytes),
-              " cached, ", limit, "; held by ", largest_holders()}));
 }
 
 }  // namespace lockstep::cuda

@@ -5,49 +5,64 @@
 #include "lockstep/runtime/cuda/memory.h"
 
 namespace lockstep::cuda {
+namespace {
+
+thread_local Detour* own_detour = nullptr;
+
+}  // namespace
+
+Detour::Detour(const Queue& queue, Stream stream, const uint32_t* base, const RandomKey& key)
+    : queue_(queue), stream_(stream), base_(base), key_(key) {
+  LOCKSTEP_CHECK(own_detour == nullptr, "a capture within a capture");
+  own_detour = this;
+}
+
+Detour::~Detour() { own_detour = nullptr; }
+
+bool Detour::is_on() { return own_detour != nullptr; }
 
 Stream Queue::stream() const {
   driver_.use();
-  return stream_;
+  return own_stream();
+}
+
+Stream Queue::own_stream() const {
+  const Detour* detour = own_detour;
+  return detour == nullptr || &detour->queue_ != this ? stream_ : detour->stream_;
 }
 
 void Queue::copy(void* to, const void* from, size_t bytes) {
-  if (bytes != 0) driver_.copy(to, from, bytes, stream_);
+  if (bytes != 0) driver_.copy(to, from, bytes, own_stream());
 }
 
 void Queue::set_zero(void* to, size_t bytes) {
-  if (bytes != 0) driver_.set_zero(to, bytes, stream_);
+  if (bytes != 0) driver_.set_zero(to, bytes, own_stream());
 }
 
 void Queue::read(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return;
   refuse_capture("a value that the host waits for");
-  driver_.copy(to, from, bytes, stream_);
-  driver_.synchronize(stream_);
+  driver_.copy(to, from, bytes, own_stream());
+  driver_.synchronize(own_stream());
 }
 
-void Queue::begin_capture(const uint32_t* base, const RandomKey& key) {
-  base_ = base;
-  captured_key_ = key;
-  draws_ = false;
-}
-
-bool Queue::end_capture() {
-  base_ = nullptr;
-  return draws_;
+bool Queue::captures() const {
+  const Detour* detour = own_detour;
+  return detour != nullptr && &detour->queue_ == this && detour->base_ != nullptr;
 }
 
 void Queue::refuse_capture(const char* what) const {
-  if (base_ != nullptr) throw NotCapturable(concat({what, " cannot be captured"}));
+  if (captures()) throw NotCapturable(concat({what, " cannot be captured"}));
 }
 
 DeviceKey Queue::device_key(const RandomKey& key) {
-  if (base_ == nullptr) return {key};
-  draws_ = true;
-  DeviceKey result{key, base_};
-  result.key.step -= captured_key_.step;
-  result.key.first_sample -= captured_key_.first_sample;
-  result.key.operation -= captured_key_.operation;
+  if (!captures()) return {key};
+  Detour& detour = *own_detour;
+  detour.draws_ = true;
+  DeviceKey result{key, detour.base_};
+  result.key.step -= detour.key_.step;
+  result.key.first_sample -= detour.key_.first_sample;
+  result.key.operation -= detour.key_.operation;
   return result;
 }
 

@@ -38,7 +38,7 @@ struct DeviceKey {
 };
 
 // Where a device's kernels go: its compute stream, in order, and what they need beside their
-// arguments. Belongs to the backend.
+// arguments. Belongs to the backend. Any thread may queue work; a Detour is its own thread's.
 class Queue {
  public:
   Queue(Stream stream, int multiprocessors, Driver& driver, Memory& memory, Blas& blas, Dnn& dnn)
@@ -51,7 +51,7 @@ class Queue {
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
 
-  // The device is the calling thread's own afterwards.
+  // Where the calling thread's work goes. The device is that thread's own afterwards.
   Stream stream() const;
   int multiprocessors() const { return multiprocessors_; }
   Memory& memory() const { return memory_; }
@@ -64,24 +64,47 @@ class Queue {
   // To the host what the kernels so far have left at `from`; waits for it.
   void read(void* to, const void* from, size_t bytes);
 
-  // While a capture is on: where the random numbers of a replay begin, three words of the device,
-  // and the key of the captured pass. `what` cannot be captured: throws NotCapturable then.
-  void begin_capture(const uint32_t* base, const RandomKey& key);
-  // Whether random numbers were drawn.
-  bool end_capture();
-  bool captures() const { return base_ != nullptr; }
+  // Whether the calling thread captures a pass of this queue.
+  bool captures() const;
+  // `what` cannot be captured: throws NotCapturable where it would be.
   void refuse_capture(const char* what) const;
   DeviceKey device_key(const RandomKey& key);
 
  private:
+  Stream own_stream() const;
+
   Stream stream_;
   int multiprocessors_;
   Driver& driver_;
   Memory& memory_;
   Blas& blas_;
   Dnn& dnn_;
-  const uint32_t* base_ = nullptr;  // while a capture is on
-  RandomKey captured_key_;
+};
+
+// While it lives, what its thread queues goes to `stream`, which the device's library writes down;
+// what other threads queue is done as ever. One to a thread, and of one thread.
+class Detour {
+ public:
+  // Of a pass that is captured: `base` is where the random numbers of a replay begin, three words
+  // of the device, and `key` that of the pass.
+  Detour(const Queue& queue, Stream stream, const uint32_t* base = nullptr,
+         const RandomKey& key = {});
+  ~Detour();
+  Detour(const Detour&) = delete;
+  Detour& operator=(const Detour&) = delete;
+
+  // Whether the calling thread has one, of whatever queue.
+  static bool is_on();
+  // Whether random numbers were drawn.
+  bool draws() const { return draws_; }
+
+ private:
+  friend class Queue;
+
+  const Queue& queue_;
+  Stream stream_;
+  const uint32_t* base_;
+  RandomKey key_;
   bool draws_ = false;
 };
 

@@ -5,6 +5,7 @@
 
 #include "lockstep/runtime/cuda/access.h"
 #include "lockstep/runtime/cuda/grid.h"
+#include "lockstep/runtime/cuda/kernels/small_product.h"
 #include "lockstep/runtime/error.h"
 #include "lockstep/runtime/math/unary.h"
 #include "simulated/recorder.h"
@@ -87,7 +88,7 @@ void check_epilogue(const Product& p) {
 
 class SimulatedBlas final : public Blas {
  public:
-  void multiply(const Product& p, Queue&, const std::function<void()>& in_steps) override {
+  void multiply(const Product& p, Queue& queue, const std::function<void()>& in_steps) override {
     check_product(p);
     check_epilogue(p);
     if (recorder().refuses && p.epilogue != Epilogue::none) {
@@ -98,7 +99,11 @@ class SimulatedBlas final : public Blas {
       recorder().products.push_back(p);
       return;
     }
-    do_or_write_down([p] {
+    if (recorder().tiling >= 0 && has_small_product(p, recorder().tiling)) {
+      ++recorder().own_products;
+      return small_product(p, recorder().tiling, queue);
+    }
+    do_or_write_down(queue.stream(), [p] {
       const DeviceAccess access;
       for (int64_t i = 0; i < p.batch; ++i) one(p, i);
     });

@@ -3,12 +3,14 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
@@ -136,11 +138,54 @@ Pinned& pinned() {
   return memory;
 }
 
-thread_local Tape* own_tape = nullptr;
+using Tape = std::vector<std::function<void()>>;
+
+// Which streams are captured, and what has been queued on them.
+class Captures {
+ public:
+  void begin(Stream stream) {
+    const std::lock_guard lock(mutex_);
+    LOCKSTEP_CHECK(tapes_.try_emplace(stream, std::make_unique<Tape>()).second,
+                   "this stream is captured already");
+    ++count_;
+  }
+  std::unique_ptr<Tape> end(Stream stream) {
+    const std::lock_guard lock(mutex_);
+    auto tape = tapes_.extract(stream);
+    LOCKSTEP_CHECK(!tape.empty(), "this stream is not captured");
+    --count_;
+    return std::move(tape.mapped());
+  }
+  bool has(Stream stream) {
+    if (count_ == 0) return false;
+    const std::lock_guard lock(mutex_);
+    return tapes_.contains(stream);
+  }
+  void add(Stream stream, std::function<void()> work) {
+    const std::lock_guard lock(mutex_);
+    tapes_.at(stream)->push_back(std::move(work));
+  }
+
+ private:
+  std::atomic<int> count_{0};
+  std::mutex mutex_;
+  std::map<Stream, std::unique_ptr<Tape>> tapes_;
+};
+
+Captures& captures() {
+  static Captures& all = *new Captures;
+  return all;
+}
 
 simulated::GraphRecorder& recorder() {
-  static simulated::GraphRecorder& all = *new simulated::GraphRecorder;
-  return all;
+  thread_local simulated::GraphRecorder own;
+  return own;
+}
+
+// A stream is a number: what is queued on it is done at once.
+Stream next_stream() {
+  static std::atomic<uintptr_t> made{0};
+  return reinterpret_cast<Stream>(++made << 8);
 }
 
 class SimulatedDriver final : public Driver {
@@ -172,25 +217,30 @@ class SimulatedDriver final : public Driver {
   }
   void* allocate_pinned(size_t bytes) override { return pinned().take(bytes); }
   void free_pinned(void* data) noexcept override { pinned().give_back(data); }
-  Stream make_stream() override { return nullptr; }
+  Stream make_stream() override { return next_stream(); }
 
-  void copy(void* to, const void* from, size_t bytes, Stream) override {
+  void copy(void* to, const void* from, size_t bytes, Stream stream) override {
     const auto copy = [=] {
       const DeviceAccess access;
       std::memmove(to, from, bytes);
     };
     if (pinned().has(to) || pinned().has(from)) return pinned().copy_later(copy);
-    do_or_write_down(copy);
+    do_or_write_down(stream, copy);
   }
-  void set_zero(void* to, size_t bytes, Stream) override {
-    do_or_write_down([=] {
+  void set_zero(void* to, size_t bytes, Stream stream) override {
+    do_or_write_down(stream, [=] {
       const DeviceAccess access;
       std::memset(to, 0, bytes);
     });
   }
-  void synchronize(Stream) override { pinned().copy_now(); }
+  // As on a device, nothing waits for what is only written down.
+  void synchronize(Stream stream) override {
+    LOCKSTEP_CHECK(!is_captured(stream), "waiting for a stream that is captured");
+    pinned().copy_now();
+  }
 
-  Event record(Stream) override {
+  Event record(Stream stream) override {
+    LOCKSTEP_CHECK(!is_captured(stream), "an event on a stream that is captured");
     return reinterpret_cast<Event>(new Clock::time_point(Clock::now()));
   }
   bool is_reached(Event) override {
@@ -203,12 +253,13 @@ class SimulatedDriver final : public Driver {
   }
   void destroy(Event event) noexcept override { delete &time_of(event); }
 
-  void begin_capture(Stream) override { own_tape = new Tape; }
-  Graph end_capture(Stream) override {
-    return reinterpret_cast<Graph>(std::exchange(own_tape, nullptr));
+  void begin_capture(Stream stream) override { captures().begin(stream); }
+  Graph end_capture(Stream stream, Stream) override {
+    return reinterpret_cast<Graph>(captures().end(stream).release());
   }
-  void abandon_capture(Stream) noexcept override { delete std::exchange(own_tape, nullptr); }
-  void launch(Graph graph, Stream) override {
+  void abandon_capture(Stream stream) noexcept override { captures().end(stream); }
+  void launch(Graph graph, Stream stream) override {
+    LOCKSTEP_CHECK(!is_captured(stream), "a graph within a graph");
     recorder().work.clear();
     for (const auto& work : *reinterpret_cast<Tape*>(graph)) {
       recorder().work.push_back(work.target_type().name());
@@ -230,7 +281,10 @@ class SimulatedDriver final : public Driver {
 
 }  // namespace
 
-Tape* tape_of_this_thread() { return own_tape; }
+bool is_captured(Stream stream) { return captures().has(stream); }
+void write_down(Stream stream, std::function<void()> work) {
+  captures().add(stream, std::move(work));
+}
 
 DeviceAccess::DeviceAccess() {
   pinned().copy_now();

@@ -27,14 +27,17 @@ using DnnRecorderFunction = DnnRecorder* (*)(int device);
 struct BlasRecorder {
   bool records = false;  // then it computes nothing
   bool refuses = false;  // what has an epilogue
+  int tiling = -1;       // of our own kernel, which computes what it has; none
+  int own_products = 0;  // that it has computed
   std::vector<cuda::Product> products;
 };
 
-// What was in the graph that was launched last: the type of each kernel, product and copy.
+// What was in the graph that a thread launched last: the type of each kernel, product and copy.
 struct GraphRecorder {
   std::vector<std::string> work;
 };
 
+// Of the calling thread.
 inline constexpr const char* kGraphRecorderFunction = "lockstep_simulated_graph_recorder";
 using GraphRecorderFunction = GraphRecorder* (*)();
 

@@ -29,7 +29,7 @@ void sort_rows(const View& x, bool descending, const View& index) {
 
 void sort(const View& x, bool descending, const View& index, Queue& queue) {
   if (index.elements() == 0) return;
-  if (tape_of_this_thread() != nullptr) {
+  if (is_captured(queue.stream())) {
     return queue.refuse_capture("sorting on the simulated device");
   }
   const DeviceAccess access;
@@ -58,8 +58,8 @@ int64_t nonzero(const View& mask, const View& positions, Queue& queue) {
 }
 
 void sort_keys(const int64_t* keys, int64_t count, int64_t, int64_t* sorted, int64_t* order,
-               Queue&) {
-  do_or_write_down([=] {
+               Queue& queue) {
+  do_or_write_down(queue.stream(), [=] {
     const DeviceAccess access;
     std::iota(order, order + count, 0);
     std::stable_sort(order, order + count, [&](int64_t a, int64_t b) { return keys[a] < keys[b]; });

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/cuda/kernels/small_product.h"
 #include "lockstep/runtime/cuda/vendor/blas_descriptors.h"
 #include "lockstep/runtime/cuda/vendor/check.h"
 #include "lockstep/runtime/cuda/vendor/timer.h"
@@ -39,12 +40,15 @@ constexpr Timing kLarge{1e9, 256, 8, {.runs = 2, .rounds = 3}};
 // a second kernel for adding those pays, is a matter of one or two.
 constexpr Timing kSmall{5e5, 64, 24, {.runs = 20, .rounds = 3}};
 
+enum class Way : uint8_t { library, own_kernel, steps };
+
 // How a product of one shape is done.
 struct Plan {
   Descriptors descriptors;
   std::vector<cublasLtMatmulHeuristicResult_t> candidates;  // the one to take is the first
   bool settled = false;                                     // nothing more is to be timed
-  bool in_steps = false;                                    // not by one product
+  Way way = Way::library;
+  int tiling = 0;  // of our own kernel
 
   Plan(const Product& p, bool tf32) : descriptors(p, tf32) {}
 };
@@ -91,15 +95,20 @@ class CublasLt final : public Blas {
     check(cublasLtCreate(&handle_), "cublasLtCreate");
     tf32_ = is_on("LOCKSTEP_TF32", false);
     tunes_ = is_on("LOCKSTEP_TUNE", true);
+    LOCKSTEP_CUDA(cudaStreamCreateWithFlags(&aside_, cudaStreamNonBlocking));
   }
-  ~CublasLt() override { cublasLtDestroy(handle_); }
+  ~CublasLt() override {
+    cublasLtDestroy(handle_);
+    cudaStreamDestroy(aside_);
+  }
 
   void multiply(const Product& p, Queue& queue, const std::function<void()>& in_steps) override {
     const Stream stream = queue.stream();  // the device is this thread's from here on
     const std::lock_guard lock(mutex_);
     const std::shared_ptr<Plan> plan = plan_of(p);
-    if (!plan->settled && !is_captured(stream)) settle(*plan, p, queue, stream, in_steps);
-    if (!plan->in_steps) {
+    if (!plan->settled && !Detour::is_on()) settle(*plan, p, queue, in_steps);
+    if (plan->way == Way::own_kernel) return small_product(p, plan->tiling, queue);
+    if (plan->way == Way::library) {
       const cublasStatus_t status = run(*plan, plan->candidates.front(), p, queue, stream);
       if (status == CUBLAS_STATUS_SUCCESS) [[likely]]
         return;
@@ -121,7 +130,7 @@ class CublasLt final : public Blas {
       if (p.epilogue == Epilogue::none) check(status, "cublasLtMatmulAlgoGetHeuristic");
       refuse(*plan, p, status);
     }
-    plan->settled = plan->in_steps || timing(p) == nullptr;
+    plan->settled = plan->way == Way::steps || timing(p) == nullptr;
     if (plans_.size() >= kMostPlans) plans_.clear();
     return plans_.emplace(key, std::move(plan)).first->second;
   }
@@ -159,7 +168,8 @@ class CublasLt final : public Blas {
 
   // From now on products of this shape are done in steps.
   static void refuse(Plan& plan, const Product& p, cublasStatus_t status) {
-    plan.in_steps = plan.settled = true;
+    plan.way = Way::steps;
+    plan.settled = true;
     log(LogLevel::info,
         {"product ", name_of(p), ": in steps, cuBLASLt does not take it (",
          status == CUBLAS_STATUS_SUCCESS ? "no algorithm" : cublasLtGetStatusName(status), ")"});
@@ -182,11 +192,10 @@ class CublasLt final : public Blas {
         candidate.workspaceSize, stream);
   }
 
-  // Times the candidates and puts the fastest first; then against the steps. With beta 0 all of
-  // them write the product's own results, which the call that follows writes once more; else they
-  // add to memory of their own.
-  void settle(Plan& plan, const Product& p, Queue& queue, Stream stream,
-              const std::function<void()>& in_steps) {
+  // Times the candidates and puts the fastest first; then our own kernel, and the steps. With beta
+  // 0 all of them write the product's own results, which the call that follows writes once more;
+  // else they add to memory of their own.
+  void settle(Plan& plan, const Product& p, Queue& queue, const std::function<void()>& in_steps) {
     plan.settled = true;
     const Timing& how = *timing_of(p);
     ++timed_[&how == &kLarge];
@@ -200,15 +209,18 @@ class CublasLt final : public Blas {
         timed.c.data = sums->as<void>();
         queue.set_zero(timed.c.data, bytes);
       }
-      const float fastest = order_by_time(plan, timed, how.repetitions, queue, stream);
+      float fastest = order_by_time(plan, timed, how.repetitions, queue);
+      if (&how == &kSmall && !tf32_) {
+        fastest = compare_with_own_kernel(plan, timed, fastest, how.repetitions, queue);
+      }
       if (!in_steps || p.epilogue == Epilogue::bias) return;
       if (p.beta == 0) {
-        compare_with_steps(plan, p, fastest, how.repetitions, stream, in_steps);
+        compare_with_steps(plan, p, fastest, how.repetitions, queue, in_steps);
       } else {  // as was found where nothing was added
         Product first = p;
         first.beta = 0;
         const auto known = plans_.find(key_of(first));
-        plan.in_steps = known != plans_.end() && known->second->in_steps;
+        if (known != plans_.end() && known->second->way == Way::steps) plan.way = Way::steps;
       }
     } catch (const Error&) {
       // Nothing is timed. What is wrong shows in the product itself.
@@ -216,14 +228,13 @@ class CublasLt final : public Blas {
     }
   }
 
-  float order_by_time(Plan& plan, const Product& p, const Repetitions& repetitions, Queue& queue,
-                      Stream stream) {
+  float order_by_time(Plan& plan, const Product& p, const Repetitions& repetitions, Queue& queue) {
     std::vector<cublasLtMatmulHeuristicResult_t>& all = plan.candidates;
     size_t best = 0;
     float first = 0, fastest = 0;
     for (size_t i = 0; i < all.size(); ++i) {
       cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-      const float time = milliseconds(stream, repetitions, [&] {
+      const float time = milliseconds(queue, aside_, repetitions, [&](Stream stream) {
         if (status == CUBLAS_STATUS_SUCCESS) status = run(plan, all[i], p, queue, stream);
       });
       if (status != CUBLAS_STATUS_SUCCESS) continue;
@@ -240,18 +251,45 @@ class CublasLt final : public Blas {
     return fastest;
   }
 
-  static void compare_with_steps(Plan& plan, const Product& p, float fastest,
-                                 const Repetitions& repetitions, Stream stream,
-                                 const std::function<void()>& in_steps) {
-    const float time = milliseconds(stream, repetitions, in_steps);
-    plan.in_steps = fastest == 0 || time < fastest;
-    log(plan.in_steps ? LogLevel::info : LogLevel::debug,
+  // The shorter time of both; 0 as in order_by_time.
+  float compare_with_own_kernel(Plan& plan, const Product& p, float library,
+                                const Repetitions& repetitions, Queue& queue) {
+    float fastest = library;
+    for (int tiling = 0; tiling < kSmallProductTilings; ++tiling) {
+      if (!has_small_product(p, tiling)) continue;
+      try {
+        const float time = milliseconds(queue, aside_, repetitions,
+                                        [&](Stream) { small_product(p, tiling, queue); });
+        const bool was_library = plan.way == Way::library;
+        if (fastest != 0 && time >= fastest * (was_library ? kClearlyLess : 1)) continue;
+        fastest = time;
+        plan.way = Way::own_kernel;
+        plan.tiling = tiling;
+      } catch (const Error&) {
+        cudaGetLastError();  // a device with less shared memory than this one wants
+      }
+    }
+    if (plan.way == Way::own_kernel) {
+      log(LogLevel::debug, {"product ", name_of(p), ": own kernel, tiling ", plan.tiling,
+                            ", takes ", fastest, " ms, the library ", library, " ms"});
+    }
+    return fastest;
+  }
+
+  void compare_with_steps(Plan& plan, const Product& p, float fastest,
+                          const Repetitions& repetitions, Queue& queue,
+                          const std::function<void()>& in_steps) {
+    const float time = milliseconds(queue, aside_, repetitions, [&](Stream) { in_steps(); });
+    const bool faster = fastest == 0 || time < fastest;
+    if (faster) plan.way = Way::steps;
+    log(faster ? LogLevel::info : LogLevel::debug,
         {"product ", name_of(p), ": ", fastest, " ms, in steps ", time, " ms"});
   }
 
   cublasLtHandle_t handle_ = nullptr;
   bool tf32_ = false;
   bool tunes_ = true;
+  Stream aside_ = nullptr;      // where what is timed is written down
   int timed_[2] = {0, 0};       // shapes: small, large
   std::recursive_mutex mutex_;  // steps are products too
   std::unordered_map<Key, std::shared_ptr<Plan>, KeyHash> plans_;

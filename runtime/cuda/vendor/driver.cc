@@ -71,7 +71,9 @@ class CudaDriver final : public Driver {
     use();
     cudaEvent_t event = nullptr;
     LOCKSTEP_CUDA(cudaEventCreate(&event));
-    LOCKSTEP_CUDA(cudaEventRecord(event, stream));
+    const cudaError_t code = cudaEventRecord(event, stream);
+    if (code != cudaSuccess) cudaEventDestroy(event);
+    check(code, "cudaEventRecord");
     return event;
   }
   bool is_reached(Event event) override {
@@ -98,14 +100,14 @@ class CudaDriver final : public Driver {
     use();
     LOCKSTEP_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
   }
-  Graph end_capture(Stream stream) override {
+  Graph end_capture(Stream stream, Stream launched_on) override {
     use();
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
     cudaError_t code = cudaStreamEndCapture(stream, &graph);
     if (code == cudaSuccess) code = cudaGraphInstantiate(&executable, graph, 0);
     if (graph != nullptr) cudaGraphDestroy(graph);
-    if (code == cudaSuccess) code = cudaGraphUpload(executable, stream);
+    if (code == cudaSuccess) code = cudaGraphUpload(executable, launched_on);
     if (code == cudaSuccess) return executable;
     cudaGetLastError();  // it is no error of the next call
     return nullptr;

@@ -6,17 +6,12 @@
 #include <limits>
 
 #include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/cuda/memory.h"
 #include "lockstep/runtime/cuda/queue.h"
 #include "lockstep/runtime/cuda/vendor/check.h"
 
 // How long work on a stream takes. Part of blas.cc.
 namespace lockstep::cuda {
-
-inline bool is_captured(Stream stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  LOCKSTEP_CUDA(cudaStreamIsCapturing(stream, &status));
-  return status != cudaStreamCaptureStatusNone;
-}
 
 // A point among the work of a stream, and its time.
 class TimedEvent {
@@ -31,23 +26,27 @@ class TimedEvent {
   cudaEvent_t event_ = nullptr;
 };
 
-// What `queue` queues, as a graph: its kernels follow each other as closely as in a captured pass,
-// however long the host takes to queue them.
+// What `work` queues, as a graph: its kernels follow each other as closely as in a captured pass,
+// however long the host takes to queue them. It is written down on the stream `aside`, so that
+// other threads' work is no part of it; and no memory that the graph has worked in is theirs while
+// this lives.
 class Recording {
  public:
   template <class Work>
-  Recording(Stream stream, const Work& queue) : stream_(stream) {
-    LOCKSTEP_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+  Recording(Queue& queue, Stream aside, const Work& work)
+      : stream_(queue.stream()), alone_(queue.memory()) {
+    LOCKSTEP_CUDA(cudaStreamBeginCapture(aside, cudaStreamCaptureModeRelaxed));
     cudaGraph_t graph = nullptr;
     try {
-      queue();
+      const Detour detour(queue, aside);
+      work(aside);
     } catch (...) {
-      cudaStreamEndCapture(stream, &graph);
+      cudaStreamEndCapture(aside, &graph);
       if (graph != nullptr) cudaGraphDestroy(graph);
       cudaGetLastError();  // it is no error of the next call
       throw;
     }
-    cudaError_t code = cudaStreamEndCapture(stream, &graph);
+    cudaError_t code = cudaStreamEndCapture(aside, &graph);
     if (code == cudaSuccess) code = cudaGraphInstantiate(&executable_, graph, 0);
     if (graph != nullptr) cudaGraphDestroy(graph);
     if (code == cudaErrorMemoryAllocation) {
@@ -73,6 +72,7 @@ class Recording {
 
  private:
   Stream stream_;
+  Memory::Alone alone_;
   cudaGraphExec_t executable_ = nullptr;
   TimedEvent begin_, end_;
 };
@@ -83,12 +83,13 @@ struct Repetitions {
   int runs, rounds;
 };
 
-// Of one run of `work`, which is called before it is timed: whatever happens once is not counted.
+// Of one run of `work`, which queues on the stream that it is given, and is called before it is
+// timed: whatever happens once is not counted.
 template <class Work>
-float milliseconds(Stream stream, const Repetitions& repetitions, const Work& work) {
-  work();
-  const Recording recording(stream, [&] {
-    for (int i = 0; i < repetitions.runs; ++i) work();
+float milliseconds(Queue& queue, Stream aside, const Repetitions& repetitions, const Work& work) {
+  work(queue.stream());
+  const Recording recording(queue, aside, [&](Stream stream) {
+    for (int i = 0; i < repetitions.runs; ++i) work(stream);
   });
   float shortest = std::numeric_limits<float>::infinity();
   for (int i = 0; i < repetitions.rounds; ++i) {

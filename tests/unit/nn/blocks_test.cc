@@ -127,6 +127,45 @@ TEST(Blocks, ThatReturnPairsRunAgain) {
   }
 }
 
+// A list of parts that their parent does not call: it reads the parameters of one, and adds with
+// the other. Asked for is then the parent.
+struct Fused : Layer<Fused> {
+  std::vector<Linear> linear;
+  std::vector<LayerNorm> norm;
+  Fused() {
+    for (int i = 0; i < 2; ++i) linear.emplace_back(4, 4);
+    norm.emplace_back(4);
+  }
+  Tensor forward(const Tensor& x) {
+    const Tensor y = feed_forward(x, linear[0].weight, linear[0].bias.tensor_or_empty(),
+                                  linear[1].weight, linear[1].bias.tensor_or_empty());
+    return norm[0].add(x, y).normalized;
+  }
+  void visit(Visitor& v) override {
+    v("linear", linear);
+    v("norm", norm);
+  }
+};
+
+TEST(Blocks, ThatAreNotCalledDoNotRunAgain) {
+  Fused net;
+  Net called;
+  for (Module* module : std::initializer_list<Module*>{&net, &called}) {
+    module->place({.seed = 3});
+    recompute_blocks(*module);
+    EXPECT_FALSE(blocks_not_recomputed(*module).empty());
+  }
+  const Tensor x = randn({3, 4});
+  sum(net(x) + called(x)).backward();
+  EXPECT_THAT(blocks_not_recomputed(net), ::testing::ElementsAre("linear.0", "linear.1", "norm.0"));
+  EXPECT_THAT(blocks_not_recomputed(called), ::testing::IsEmpty());
+  recompute_blocks(net, false);
+  EXPECT_THAT(blocks_not_recomputed(net), ::testing::IsEmpty());
+  net.set_recompute(true);
+  sum(net(x)).backward();
+  EXPECT_TRUE(net.has_recomputed());
+}
+
 // Their forward takes more than a tensor.
 TEST(Blocks, LayersOfAnEncoderRunAgain) {
   std::vector<std::vector<double>> gradients;

@@ -82,13 +82,14 @@ class DeviceAccess {
   ~DeviceAccess();
 };
 
-// Does `work`, or writes it down while this thread captures; simulated/driver.cc.
-using Tape = std::vector<std::function<void()>>;
-Tape* tape_of_this_thread();
+// Does `work`, or writes it down where the stream is captured, whatever thread queues it;
+// simulated/driver.cc.
+bool is_captured(Stream stream);
+void write_down(Stream stream, std::function<void()> work);
 template <class Work>
-void do_or_write_down(Work work) {
-  if (Tape* tape = tape_of_this_thread()) return tape->push_back(std::move(work));
-  work();
+void do_or_write_down(Stream stream, Work work) {
+  if (!is_captured(stream)) return work();
+  write_down(stream, std::move(work));
 }
 
 template <class Body>
@@ -109,9 +110,8 @@ void run_grid(const Body& body, const Grid& grid) {
 }
 
 template <class Body>
-void launch(const Body& body, const Grid& grid, Queue&) {
-  if (tape_of_this_thread() == nullptr) return run_grid(body, grid);
-  do_or_write_down([body, grid] { run_grid(body, grid); });
+void launch(const Body& body, const Grid& grid, Queue& queue) {
+  do_or_write_down(queue.stream(), [body, grid] { run_grid(body, grid); });
 }
 
 }  // namespace lockstep::cuda
