@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/status.h"
+#include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/files/checkpoint.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
@@ -16,41 +18,42 @@ std::vector<int64_t> dims(const Shape& shape) {
   return std::vector<int64_t>(shape.begin(), shape.end());
 }
 
-// Slices, and the memory on the host that they point into: that of the values, or a copy.
-struct HostSlices {
-  std::vector<files::Slice> slices;
-  std::vector<Array> held;
-};
-
-// Adds `count` elements of an entry from `first` of what this rank has.
-void add_slice(const NamedArray& entry, int64_t first, int64_t count, HostSlices& to) {
-  const Array flat = entry.values.try_view({entry.values.elements()});
-  to.held.push_back(flat.narrow(0, first, count).to_host());
-  to.slices.push_back({.name = entry.name,
-                       .dtype = entry.values.dtype(),
-                       .full_shape = dims(entry.shape()),
-                       .begin = entry.begin() + first,
-                       .end = entry.begin() + first + count,
-                       .data = to.held.back().data()});
+// `count` elements of an entry from `first` of what this rank has. The entry's values outlive it.
+files::Slice slice_of(const NamedArray& entry, int64_t first, int64_t count) {
+  const Array part = entry.values.try_view({entry.values.elements()}).narrow(0, first, count);
+  files::Slice slice{.name = entry.name,
+                     .dtype = entry.values.dtype(),
+                     .full_shape = dims(entry.shape()),
+                     .begin = entry.begin() + first,
+                     .end = entry.begin() + first + count};
+  if (part.device() == Device()) {
+    slice.data = part.data();
+  } else {
+    slice.copy = [part](size_t offset, size_t bytes, void* to) {
+      const auto* from = static_cast<const std::byte*>(part.data());
+      backend_of(part.device()).copy_to_host(to, from + offset, bytes);
+    };
+  }
+  return slice;
 }
 
 // This rank's own slices, and the elements of what all ranks have that fall into its share of those
 // bytes, tensor after tensor.
-HostSlices slices_of(std::span<const NamedArray> state, int rank, int world_size) {
+std::vector<files::Slice> slices_of(std::span<const NamedArray> state, int rank, int world_size) {
   int64_t total = 0;
   for (const NamedArray& entry : state) {
     if (!entry.slice) total += static_cast<int64_t>(entry.values.bytes());
   }
   const int64_t share_begin = total * rank / world_size;
   const int64_t share_end = total * (rank + 1) / world_size;
-  HostSlices slices;
+  std::vector<files::Slice> slices;
   int64_t start = 0;  // of the tensor among all bytes
   for (const NamedArray& entry : state) {
     const int64_t item = static_cast<int64_t>(size_of(entry.values.dtype()));
     const int64_t count = entry.values.elements();
     const bool empty = entry.shape().elements() == 0 && rank == 0;
     if (entry.slice) {
-      if (count > 0 || empty) add_slice(entry, 0, count, slices);
+      if (count > 0 || empty) slices.push_back(slice_of(entry, 0, count));
       continue;
     }
     // An element belongs to the share that holds its first byte.
@@ -59,7 +62,7 @@ HostSlices slices_of(std::span<const NamedArray> state, int rank, int world_size
     };
     const int64_t begin = share_begin <= start ? 0 : first_at(share_begin);
     const int64_t end = share_end <= start ? 0 : first_at(share_end);
-    if (begin < end || empty) add_slice(entry, begin, end - begin, slices);
+    if (begin < end || empty) slices.push_back(slice_of(entry, begin, end - begin));
     start += count * item;
   }
   return slices;
@@ -95,19 +98,52 @@ void require_no_others(const files::Checkpoint& checkpoint, std::span<const Name
 
 }  // namespace
 
+std::filesystem::path Checkpointer::directory_of(int64_t step) const {
+  return checkpoints_ / files::checkpoint_name(step);
+}
+
+void Checkpointer::make_place(int64_t step) {
+  LOCKSTEP_CHECK(!pending_, "a checkpoint is pending");
+  agree(communicator_, "checkpoint begin", [&] {
+    if (communicator_.rank() == 0) check(files::begin_checkpoint(file_system_, directory_of(step)));
+  });
+}
+
 void Checkpointer::save(int64_t step, std::span<const NamedArray> state,
                         const std::string& attributes) {
-  const std::filesystem::path directory = checkpoints_ / files::checkpoint_name(step);
-  agree(communicator_, "checkpoint begin", [&] {
-    if (communicator_.rank() == 0) check(files::begin_checkpoint(file_system_, directory));
-  });
+  make_place(step);
+  const int rank = communicator_.rank(), size = communicator_.size();
   std::string record;
   agree(communicator_, "checkpoint write", [&] {
-    const HostSlices own = slices_of(state, communicator_.rank(), communicator_.size());
-    record = take(files::write_shard(file_system_, directory, communicator_.rank(),
-                                     communicator_.size(), own.slices))
+    record = take(files::write_shard(file_system_, directory_of(step), rank, size,
+                                     slices_of(state, rank, size)))
                  .to_json();
   });
+  commit_shards({step, attributes}, record);
+}
+
+void Checkpointer::begin(int64_t step, std::span<const NamedArray> state,
+                         const std::string& attributes) {
+  make_place(step);
+  const int rank = communicator_.rank(), size = communicator_.size();
+  agree(communicator_, "checkpoint copy", [&] {
+    writer_.start({.directory = directory_of(step),
+                   .rank = rank,
+                   .world_size = size,
+                   .slices = slices_of(state, rank, size)});
+  });
+  pending_ = {step, attributes};
+}
+
+void Checkpointer::commit() {
+  LOCKSTEP_CHECK(pending_, "no checkpoint is pending");
+  const Pending checkpoint = *std::exchange(pending_, std::nullopt);
+  std::string record;
+  agree(communicator_, "checkpoint write", [&] { record = writer_.finish().to_json(); });
+  commit_shards(checkpoint, record);
+}
+
+void Checkpointer::commit_shards(const Pending& checkpoint, const std::string& record) {
   const std::vector<std::string> records =
       all_gather_text(communicator_, record, "checkpoint records");
   agree(communicator_, "checkpoint commit", [&] {
@@ -116,8 +152,9 @@ void Checkpointer::save(int64_t step, std::span<const NamedArray> state,
     for (const std::string& text : records) {
       shards.push_back(take(files::ShardRecord::from_json(text)));
     }
-    check(files::commit_checkpoint(file_system_, directory,
-                                   take(files::assemble(step, shards, attributes))));
+    check(files::commit_checkpoint(
+        file_system_, directory_of(checkpoint.step),
+        take(files::assemble(checkpoint.step, shards, checkpoint.attributes))));
     check(files::prune_checkpoints(file_system_, checkpoints_, keep_).status());
   });
 }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "lockstep/collectives/communicator.h"
+#include "lockstep/launcher/train/checkpoint_writer.h"
 #include "lockstep/runtime/array.h"
 #include "lockstep/runtime/files/file_system.h"
 
@@ -31,8 +32,8 @@ struct NamedArray {
 };
 
 // Writes and reads a run's checkpoints: every rank its slices, and of what all have an equal share
-// of the bytes, whatever tensors they belong to. All members are collective calls, and fail on all
-// ranks together with AgreedFailure.
+// of the bytes, whatever tensors they belong to. Members that are not const are collective calls,
+// and fail on all ranks together with AgreedFailure.
 class Checkpointer {
  public:
   Checkpointer(files::FileSystem& file_system, Communicator& communicator,
@@ -40,10 +41,21 @@ class Checkpointer {
       : file_system_(file_system),
         communicator_(communicator),
         checkpoints_(std::move(checkpoints)),
-        keep_(keep) {}
+        keep_(keep),
+        writer_(file_system) {}
 
   // Returns when the checkpoint is durable. A failure leaves the earlier ones as they were.
   void save(int64_t step, std::span<const NamedArray> state, const std::string& attributes);
+
+  // The same in two halves. begin() returns when the state is copied, and a thread of each rank
+  // writes its shard; commit() waits for those and makes the checkpoint durable. In between it does
+  // not count, and no other may be begun or saved.
+  void begin(int64_t step, std::span<const NamedArray> state, const std::string& attributes);
+  void commit();
+  bool is_pending() const { return pending_.has_value(); }
+  // Whether this rank's shard is written; and what has gone wrong with it, if anything has.
+  bool is_written() const { return writer_.is_written(); }
+  std::string failure() const { return writer_.failure(); }
 
   // What `--resume` means: the newest valid checkpoint for "auto" (nothing when there is none),
   // nothing for "never", else a step's directory or one that holds such.
@@ -60,10 +72,20 @@ class Checkpointer {
               const std::function<void(const std::string& attributes)>& check);
 
  private:
+  struct Pending {
+    int64_t step;
+    std::string attributes;
+  };
+  std::filesystem::path directory_of(int64_t step) const;
+  void make_place(int64_t step);
+  void commit_shards(const Pending& checkpoint, const std::string& record);
+
   files::FileSystem& file_system_;
   Communicator& communicator_;
   std::filesystem::path checkpoints_;
   int keep_;
+  CheckpointWriter writer_;
+  std::optional<Pending> pending_;
 };
 
 }  // namespace lockstep::train

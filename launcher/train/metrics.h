@@ -24,7 +24,7 @@ struct StepTimes {
   double backward = 0;
   double exposed_communication = 0;
   double optimizer = 0;
-  double checkpoint = 0;
+  double checkpoint = 0;  // that training waited
 };
 
 struct StepMetrics {

@@ -92,6 +92,10 @@ void TrainOptions::add_to(flags::Command& c) {
          .help = "memory a rank may hold, such as 2GiB (default: none)",
          .value = "SIZE"},
         memory_limit);
+  c.add({.name = "--memory-reserve",
+         .help = "GPU memory a rank takes at its start and keeps (default: none)",
+         .value = "SIZE"},
+        memory_reserve);
   c.add({.name = "--bucket-mb",
          .help = "size of a gradient bucket in MiB; auto: tries sizes, keeps the best",
          .value = "X|auto",
@@ -134,6 +138,9 @@ void TrainOptions::add_to(flags::Command& c) {
          .help = "steps, or a time such as 10m (default: at the end)",
          .value = "N|TIME"},
         checkpoint_every);
+  c.add({.name = "--checkpoint-async",
+         .help = "write checkpoints while training goes on, from a copy in the host's memory"},
+        checkpoint_async);
   c.add({.name = "--keep", .help = "checkpoints to keep", .value = "N", .minimum = 1}, keep);
   c.add({.name = "--resume",
          .help = "auto: go on from the newest checkpoint; never; or its path",
@@ -151,6 +158,11 @@ void TrainOptions::add_to(flags::Command& c) {
 }
 
 namespace {
+
+void check_size(const char* flag, const std::string& text) {
+  if (text.empty() || flags::parse_size(text)) return;
+  fail_usage({flag, " ", text, ": expected a size such as 512M or 2GiB"});
+}
 
 bool is_number(const std::string& text) {
   return !text.empty() && text.size() < 18 &&
@@ -178,14 +190,24 @@ void TrainOptions::check() const {
     fail_usage({"--checkpoint-every ", checkpoint_every,
                 ": expected a number of steps or a time such as 10m"});
   }
-  if (!memory_limit.empty() && !flags::parse_size(memory_limit)) {
-    fail_usage({"--memory-limit ", memory_limit, ": expected a size such as 512M or 2GiB"});
+  check_size("--memory-limit", memory_limit);
+  check_size("--memory-reserve", memory_reserve);
+  if (!memory_reserve.empty() && context().device.kind == DeviceKind::cpu) {
+    fail_usage({"--memory-reserve ", memory_reserve, ": only a GPU's memory is reserved, and this ",
+                "runs on the CPU"});
+  }
+  if (const auto limit = memory_limit_bytes();
+      limit > 0 && flags::parse_size(memory_reserve).value_or(0) > limit) {
+    fail_usage({"--memory-reserve ", memory_reserve, " is above --memory-limit ", memory_limit});
   }
   if (shard != "none" && !bucket_mb) {
     fail_usage({"--bucket-mb auto: slices of sharded state stay where they are; give a size"});
   }
   if (run_dir.empty() && !checkpoint_every.empty()) {
     fail_usage({"--checkpoint-every needs --run-dir"});
+  }
+  if (checkpoint_async && checkpoint_every.empty()) {
+    fail_usage({"--checkpoint-async needs --checkpoint-every: a run's last is never written so"});
   }
   if (minimum_learning_rate && *minimum_learning_rate > learning_rate) {
     fail_usage({"--minimum-learning-rate ", *minimum_learning_rate, " is above --learning-rate ",
@@ -225,6 +247,17 @@ nn::DataParallelOptions TrainOptions::data_parallel() const {
   return options;
 }
 
+int64_t TrainOptions::memory_limit_bytes() const {
+  return flags::parse_size(memory_limit).value_or(0);
+}
+
+int64_t TrainOptions::memory_reserve_bytes() const {
+  const int64_t limit = memory_limit_bytes();
+  const int64_t bytes = flags::parse_size(memory_reserve).value_or(0);
+  const bool allowed = context().device.kind != DeviceKind::cpu && (limit == 0 || bytes <= limit);
+  return allowed ? bytes : 0;
+}
+
 nn::ShardLevel TrainOptions::shard_level() const {
   if (shard == "optimizer") return nn::ShardLevel::optimizer;
   if (shard == "gradients") return nn::ShardLevel::gradients;
@@ -260,6 +293,7 @@ std::string TrainOptions::to_json() const {
       {"validation_every", validation_every},
       {"run_dir", run_dir.string()},
       {"checkpoint_every", checkpoint_every},
+      {"checkpoint_async", checkpoint_async},
       {"keep", keep},
       {"resume", resume},
       {"metrics", metrics.string()},

@@ -39,6 +39,7 @@ struct TrainOptions {
   std::string device = "auto";
   int threads = 0;  // 0: this machine's cores, shared among its ranks
   std::string memory_limit;
+  std::string memory_reserve;
   std::optional<double> bucket_mb = 25;  // none: tried out
   std::string reduce_dtype = "f32";
   std::string shard = "none";
@@ -49,6 +50,7 @@ struct TrainOptions {
   std::chrono::milliseconds timeout = std::chrono::minutes(10);
   std::filesystem::path run_dir;
   std::string checkpoint_every;  // steps, or a duration
+  bool checkpoint_async = false;
   int keep = 3;
   std::string resume = "auto";
   std::filesystem::path metrics;
@@ -63,6 +65,9 @@ struct TrainOptions {
   DType dtype() const { return precision == "f64" ? DType::f64 : DType::f32; }
   std::optional<DType> autocast_dtype() const;
   nn::ShardLevel shard_level() const;
+  // In bytes; 0: none, or none that check() allows.
+  int64_t memory_limit_bytes() const;
+  int64_t memory_reserve_bytes() const;
   // Steps between checkpoints, or 0; and the same in time.
   int64_t checkpoint_every_steps() const;
   std::chrono::milliseconds checkpoint_every_time() const;

@@ -65,9 +65,14 @@ void apply_machine_options(const TrainOptions& options, const World& world) {
   context().threads =
       options.threads > 0 ? options.threads : std::max(1, available_cpus() / world.local_size);
   context().device = choose_device(options.device, world);
-  if (options.memory_limit.empty()) return;
-  if (const auto limit = flags::parse_size(options.memory_limit)) {
-    backend_of(context().device).set_limit(*limit);
+  Backend& backend = backend_of(context().device);
+  if (const int64_t limit = options.memory_limit_bytes(); limit > 0) backend.set_limit(limit);
+  if (const int64_t reserved = options.memory_reserve_bytes(); reserved > 0) {
+    try {
+      backend.reserve(reserved);
+    } catch (const OutOfMemory& error) {
+      throw OutOfMemory(concat({"--memory-reserve ", options.memory_reserve, ": ", error.what()}));
+    }
   }
 }
 

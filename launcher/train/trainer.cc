@@ -144,11 +144,28 @@ void Trainer::make_optimizer() {
 }
 
 Outcome Trainer::run() {
-  const Outcome outcome = train();
+  const Outcome outcome = train_and_complete();
   if (timeline_) write_trace();
   agree_on(communicator_, "metrics", pending_error_, 1);
   signals_.reset();
   return outcome;
+}
+
+// Where the ranks leave together, the checkpoint that they are writing is whole before they go.
+Outcome Trainer::train_and_complete() {
+  try {
+    return train();
+  } catch (const AgreedFailure&) {
+    if (!pending_checkpoint_) throw;
+    // Left by the failure, as the one before was.
+    const Phase phase = long_phase("checkpoint");
+    try {
+      complete_checkpoint();
+    } catch (const AgreedFailure&) {
+      // The first failure is what is told.
+    }
+    throw;
+  }
 }
 
 Outcome Trainer::train() {
@@ -159,15 +176,18 @@ Outcome Trainer::train() {
     }
     return Outcome::finished_before;
   }
+  bool first = true;
   while (step_ < steps_) {
     const nn::StepReport total = one_step();
+    if (std::exchange(first, false)) note_recomputation();
     const bool last = step_ == steps_;
     const bool stop = total.stop_requested > 0 && !last;
+    if (total.checkpoint_written == communicator_.size()) complete_checkpoint();
     const int64_t every = options_.validation_every;
     if (every > 0 && (step_ % every == 0 || last)) validate();
     const int64_t save_every = options_.checkpoint_every_steps();
     if (last || stop || total.checkpoint_due > 0 || (save_every > 0 && step_ % save_every == 0)) {
-      save();
+      save(options_.checkpoint_async && !last && !stop);
     }
     if (!stop) continue;
     if (!directory_.exists()) {
@@ -228,11 +248,9 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   optimizer_->zero_grad();
   nn::StepReport mine;
   std::string error = pending_error_;
-  mine.failed = error.empty() ? 0 : 1;
   bool computes = true;
   const auto fail = [&](const char* what) {
     error = concat({communicator_.activity().now().describe(), ": ", what});
-    mine.failed = 1;
     computes = false;
     if (passes_together()) break_off(error);
   };
@@ -274,6 +292,9 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   mine.stop_requested = signals_->requested() ? 1 : 0;
   const auto save_every = options_.checkpoint_every_time();
   mine.checkpoint_due = save_every.count() > 0 && Clock::now() - last_save_ >= save_every ? 1 : 0;
+  mine.checkpoint_written = checkpointer_.is_written() ? 1 : 0;
+  if (error.empty()) error = checkpointer_.failure();
+  mine.failed = error.empty() ? 0 : 1;
   const Phase phase = this->phase("reduction");
   const bool tuning = ddp_->tuning();
   const nn::StepReport total = ddp_->finish(mine);
@@ -290,7 +311,7 @@ nn::StepReport Trainer::one_step() {
   communicator_.activity().set_step(step_ + 1);
   const Clock::time_point start = Clock::now();
   StepTimes times;
-  times.checkpoint = std::exchange(checkpoint_seconds_, 0);
+  times.checkpoint = std::exchange(checkpoint_stall_, 0);
   optimizer_->set_learning_rate(learning_rate_at(options_, step_, steps_));
   const nn::StepReport total = forward_backward(times);
   std::optional<double> loss_scale;

@@ -117,6 +117,7 @@ class Trainer {
   void publish_slices();
   void check_same_run(const std::string& attributes, const std::filesystem::path& checkpoint);
   void begin_writing();
+  Outcome train_and_complete();
   Outcome train();
   nn::StepReport one_step();
   nn::StepReport forward_backward(StepTimes& times);
@@ -126,6 +127,7 @@ class Trainer {
   Array micro_batch(const data::Share& samples, double weight, bool adds, StepTimes& times);
   void make_passes();
   bool may_replay() const;
+  void note_recomputation() const;
   void add_losses(const std::vector<Array>& losses, const std::vector<int64_t>& counts,
                   nn::StepReport& mine);
   // The task's loss over what it has loaded, in the run's precision.
@@ -137,7 +139,11 @@ class Trainer {
   void report_step(const nn::StepReport& total, double norm, std::optional<double> loss_scale,
                    double seconds, const StepTimes& times);
   void validate();
-  void save();
+  // Returns when the checkpoint is durable; `in_background`: when the state is copied.
+  void save(bool in_background);
+  // Waits for the checkpoint that is being written, if any, and makes it durable.
+  void complete_checkpoint();
+  void report_checkpoint(int64_t step, Clock::time_point begun, double stall);
   // Metrics are written by rank 0 alone: what goes wrong there rides in the next step's report.
   void write_metrics(const std::function<void()>& write);
   void write_trace();
@@ -167,7 +173,14 @@ class Trainer {
   int64_t step_ = 0;      // done
   int64_t position_ = 0;  // of the next step's first sample
   int64_t saved_step_ = -1;
-  double checkpoint_seconds_ = 0;  // of the last save, charged to the step after it
+  // Being written in the background; `stall`: what training has waited for it so far.
+  struct PendingCheckpoint {
+    int64_t step;
+    Clock::time_point begun;
+    double stall;
+  };
+  std::optional<PendingCheckpoint> pending_checkpoint_;
+  double checkpoint_stall_ = 0;  // since the last step, charged to the next
   Clock::time_point last_save_ = Clock::now();
 };
 

@@ -1,7 +1,9 @@
 // The passes of a step: forward and backward over a micro-batch, by the host or by the device
 // itself.
 #include "lockstep/launcher/train/trainer.h"
+#include "lockstep/nn/blocks.h"
 #include "lockstep/nn/parallel/sync_batch_norm.h"
+#include "lockstep/runtime/log.h"
 
 namespace lockstep::train {
 
@@ -29,6 +31,15 @@ void Trainer::make_passes() {
 // Gradients that are reduced while backward runs are worth more than what a graph saves.
 bool Trainer::may_replay() const {
   return communicator_.size() == 1 || !ddp_->synchronizes() || options_.cuda_graph == "on";
+}
+
+// After the first step: what was asked for and is not done.
+void Trainer::note_recomputation() const {
+  const std::vector<std::string> kept = nn::blocks_not_recomputed(task_.module());
+  if (kept.empty() || communicator_.rank() != 0) return;
+  log(LogLevel::warning,
+      {"--recompute blocks: ", kept.size(), " blocks keep what they compute, among them ",
+       kept.front(), ": the model does not call them as functions of tensors"});
 }
 
 // One forward and backward. `weight`: of the mean loss over these samples; `adds`: to the gradients

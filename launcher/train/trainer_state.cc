@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/trainer.h"
@@ -109,16 +110,42 @@ std::string Trainer::attributes() const {
   return json.dump();
 }
 
-void Trainer::save() {
+void Trainer::save(bool in_background) {
   if (!directory_.exists() || saved_step_ == step_) return;
+  complete_checkpoint();
   const Phase phase = long_phase("checkpoint");
   const Clock::time_point start = Clock::now();
-  checkpointer_.save(step_, state(), attributes());
+  if (in_background) {
+    checkpointer_.begin(step_, state(), attributes());
+  } else {
+    checkpointer_.save(step_, state(), attributes());
+  }
   saved_step_ = step_;
   last_save_ = Clock::now();
-  checkpoint_seconds_ = std::chrono::duration<double>(Clock::now() - start).count();
+  const double stall = std::chrono::duration<double>(last_save_ - start).count();
+  checkpoint_stall_ += stall;
+  if (in_background) {
+    pending_checkpoint_ = {step_, start, stall};
+  } else {
+    report_checkpoint(step_, start, stall);
+  }
+}
+
+void Trainer::complete_checkpoint() {
+  if (!pending_checkpoint_) return;
+  const Phase phase = long_phase("checkpoint");
+  const PendingCheckpoint pending = *std::exchange(pending_checkpoint_, std::nullopt);
+  const Clock::time_point start = Clock::now();
+  checkpointer_.commit();
+  const double stall = std::chrono::duration<double>(Clock::now() - start).count();
+  checkpoint_stall_ += stall;
+  report_checkpoint(pending.step, pending.begun, pending.stall + stall);
+}
+
+void Trainer::report_checkpoint(int64_t step, Clock::time_point begun, double stall) {
+  const double seconds = std::chrono::duration<double>(Clock::now() - begun).count();
   write_metrics([&] {
-    metrics_->event("checkpoint", {{"step", step_}, {"seconds", checkpoint_seconds_}});
+    metrics_->event("checkpoint", {{"step", step}, {"seconds", seconds}, {"stall_seconds", stall}});
   });
 }
 

@@ -23,9 +23,10 @@ struct StepReport {
   double loss_sum = 0;  // over the samples
   double samples = 0;
   double tokens = 0;
-  double stop_requested = 0;  // ranks that were asked to stop
-  double checkpoint_due = 0;  // ranks whose clock says so
-  double failed = 0;          // ranks whose forward or backward threw
+  double stop_requested = 0;      // ranks that were asked to stop
+  double checkpoint_due = 0;      // ranks whose clock says so
+  double failed = 0;              // ranks whose forward or backward threw
+  double checkpoint_written = 0;  // ranks whose shard of a checkpoint a thread has written
 };
 
 struct DataParallelOptions {

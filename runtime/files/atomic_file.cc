@@ -1,4 +1,5 @@
 #include "lockstep/runtime/files/file_system.h"
+#include "lockstep/runtime/files/write_behind_file.h"
 
 namespace lockstep::files {
 namespace {
@@ -22,7 +23,8 @@ absl::StatusOr<AtomicFile> AtomicFile::create(FileSystem& file_system, std::file
   }
   auto file = file_system.open(temporary_name(path), OpenMode::truncate);
   if (!file.ok()) return file.status();
-  return AtomicFile(file_system, std::move(path), *std::move(file));
+  return AtomicFile(file_system, std::move(path),
+                    std::make_unique<WriteBehindFile>(*std::move(file)));
 }
 
 AtomicFile::~AtomicFile() {

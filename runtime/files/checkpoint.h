@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,7 +30,7 @@ namespace lockstep::files {
 // Until the commit everything lies in a hidden directory beside it: a run killed at any point
 // leaves earlier checkpoints (one of the same step included) as they were.
 
-// A run of elements [begin, end) of a tensor, in this rank's memory.
+// A run of elements [begin, end) of a tensor.
 struct Slice {
   std::string name;
   DType dtype = DType::f32;
@@ -36,6 +38,11 @@ struct Slice {
   int64_t begin = 0;
   int64_t end = 0;
   const void* data = nullptr;  // of element `begin`
+  // Instead of `data`, where the values are not in the host's memory: copies `bytes` of them, from
+  // byte `offset` on. May throw.
+  std::function<void(size_t offset, size_t bytes, void* to)> copy = {};
+
+  size_t bytes() const { return static_cast<size_t>(end - begin) * size_of(dtype); }
 };
 
 // "step-00000100"
@@ -45,9 +52,11 @@ std::string checkpoint_name(int64_t step);
 // checkpoints' directory must belong to this run alone (see FileSystem::lock).
 absl::Status begin_checkpoint(FileSystem& file_system, const std::filesystem::path& directory);
 // Returns when the file is durable. A rank may have no slices; a tensor several in one shard.
+// Cancelled soon after `stop`, unless the file is whole by then; what was written is removed.
 absl::StatusOr<ShardRecord> write_shard(FileSystem& file_system,
                                         const std::filesystem::path& directory, int rank,
-                                        int world_size, std::span<const Slice> slices);
+                                        int world_size, std::span<const Slice> slices,
+                                        std::stop_token stop = {});
 absl::Status commit_checkpoint(FileSystem& file_system, const std::filesystem::path& directory,
                                const Manifest& manifest);
 

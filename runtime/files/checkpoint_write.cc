@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 
 #include "lockstep/runtime/files/checkpoint.h"
@@ -9,6 +10,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using internal::EntryKind;
+
+// Hashed twice, for its slice and for the file, and copied while it is in the processor's cache.
+constexpr size_t kPieceBytes = size_t{1} << 20;
 
 fs::path parent_of(const fs::path& directory) {
   const fs::path parent = internal::partial_directory(directory).parent_path();
@@ -41,8 +45,15 @@ absl::Status check_slice(const Slice& slice) {
                                     ") of " + std::to_string(tensor.elements()));
 }
 
+// Of the file: the values, and where their checksum goes.
+struct Entry : TensorSpec {
+  const Slice* slice = nullptr;
+  size_t record = 0;
+  size_t slice_record = 0;
+};
+
 struct Shard {
-  std::vector<TensorData> entries;  // of the file
+  std::vector<Entry> entries;
   std::vector<TensorRecord> records;
 };
 
@@ -62,17 +73,40 @@ absl::StatusOr<Shard> lay_out(std::span<const Slice> slices) {
                                         "' has slices of different dtype or shape");
     }
     if (slice.begin == slice.end) continue;
-    TensorData entry;
+    Entry& entry = shard.entries.emplace_back();
     entry.name = internal::slice_name(record, slice.begin, slice.end);
     entry.dtype = slice.dtype;
     entry.shape =
         entry.name == slice.name ? slice.full_shape : std::vector<int64_t>{slice.end - slice.begin};
-    entry.data = slice.data;
-    const std::span bytes(static_cast<const std::byte*>(slice.data), entry.bytes());
-    record.slices.push_back({0, slice.begin, slice.end, checksum_of(bytes)});
-    shard.entries.push_back(std::move(entry));
+    entry.slice = &slice;
+    entry.record = place->second;
+    entry.slice_record = record.slices.size();
+    record.slices.push_back({.begin = slice.begin, .end = slice.end});
   }
   return shard;
+}
+
+// In the order of the file. Fills in the checksums of slices.
+absl::Status write_values(SafetensorsWriter& writer, Shard& shard, const std::stop_token& stop) {
+  std::map<std::string_view, const Entry*> by_name;
+  for (const Entry& entry : shard.entries) by_name.emplace(entry.name, &entry);
+  std::vector<std::byte> copied(kPieceBytes);
+  for (const TensorSpec& tensor : writer.tensors()) {
+    const Entry& entry = *by_name.at(tensor.name);
+    const Slice& slice = *entry.slice;
+    Hasher hasher;
+    for (size_t at = 0; at < slice.bytes(); at += kPieceBytes) {
+      if (stop.stop_requested()) return absl::CancelledError("the checkpoint is given up");
+      const size_t count = std::min(kPieceBytes, slice.bytes() - at);
+      if (slice.copy) slice.copy(at, count, copied.data());
+      const std::byte* data =
+          slice.copy ? copied.data() : static_cast<const std::byte*>(slice.data) + at;
+      hasher.update({data, count});
+      if (const absl::Status status = writer.append({data, count}); !status.ok()) return status;
+    }
+    shard.records[entry.record].slices[entry.slice_record].checksum = hasher.digest();
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -86,13 +120,19 @@ absl::Status begin_checkpoint(FileSystem& file_system, const fs::path& directory
 }
 
 absl::StatusOr<ShardRecord> write_shard(FileSystem& file_system, const fs::path& directory,
-                                        int rank, int world_size, std::span<const Slice> slices) {
+                                        int rank, int world_size, std::span<const Slice> slices,
+                                        std::stop_token stop) {
   auto shard = lay_out(slices);
   if (!shard.ok()) return shard.status();
   const std::string name = internal::shard_name(rank, world_size);
   const fs::path path = internal::partial_directory(directory) / name;
-  const auto written = write_safetensors(file_system, path, shard->entries,
-                                         {{"format", "lockstep-checkpoint-shard"}});
+  auto writer = SafetensorsWriter::create(
+      file_system, path, std::vector<TensorSpec>(shard->entries.begin(), shard->entries.end()),
+      {{"format", "lockstep-checkpoint-shard"}});
+  if (!writer.ok()) return writer.status();
+  const absl::Status status = write_values(*writer, *shard, stop);
+  if (!status.ok()) return status;
+  const auto written = writer->finish();
   if (!written.ok()) return written.status();
   return ShardRecord{{name, written->bytes, written->checksum}, std::move(shard->records)};
 }

@@ -71,6 +71,7 @@ class AtomicFile {
   AtomicFile& operator=(AtomicFile&&) = delete;
   ~AtomicFile();
 
+  // What fails may be told by a later call: large files are written behind (write_behind_file.h).
   absl::Status append(std::string_view bytes) { return file_->append(bytes); }
   // Sync, close, rename, sync of the directory.
   absl::Status commit();

@@ -25,6 +25,9 @@ absl::Status write_all(int descriptor, std::string_view bytes, const fs::path& p
   return absl::OkStatus();
 }
 
+// After so many bytes the disk begins with what there is: sync() then waits for little.
+constexpr size_t kWritebackBytes = size_t{32} << 20;
+
 class PosixFile final : public WritableFile {
  public:
   PosixFile(int descriptor, fs::path path) : descriptor_(descriptor), path_(std::move(path)) {}
@@ -33,7 +36,10 @@ class PosixFile final : public WritableFile {
   }
 
   absl::Status append(std::string_view bytes) override {
-    return write_all(descriptor_, bytes, path_);
+    const absl::Status status = write_all(descriptor_, bytes, path_);
+    unwritten_bytes_ += bytes.size();
+    if (status.ok() && unwritten_bytes_ >= kWritebackBytes) start_writeback();
+    return status;
   }
   absl::Status sync() override {
     return ::fsync(descriptor_) == 0 ? absl::OkStatus() : system_status(errno, "flush", path_);
@@ -44,8 +50,15 @@ class PosixFile final : public WritableFile {
   }
 
  private:
+  // Only a hint: what goes wrong sync() tells.
+  void start_writeback() {
+    ::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE);
+    unwritten_bytes_ = 0;
+  }
+
   int descriptor_;
   fs::path path_;
+  size_t unwritten_bytes_ = 0;
 };
 
 class PosixLock final : public FileLock {

@@ -133,6 +133,28 @@ class Training(SystemTest):
                                r".*the limit is 12 MiB; held by [a-z_]+ [0-9.]+ MiB in .*; "
                                "a smaller --micro-batch needs less")
 
+    def test_memory_is_reserved(self):
+        metrics = self.folder / "metrics.jsonl"
+        plain = self.folder / "plain.jsonl"
+        self.succeed(self.command("cuda", 3, "--metrics", plain))
+        self.succeed(self.command("cuda", 3, "--metrics", metrics, "--memory-reserve", "64MiB",
+                                  "--memory-limit", "64MiB"))
+        self.assertEqual(losses(metrics), losses(plain))
+
+    def test_memory_that_cannot_be_reserved(self):
+        for more, code, said in (
+                (["--memory-reserve", "3GiB"], 1,
+                 "--memory-reserve 3GiB: out of memory on cuda:0: 3 GiB asked for, 0 bytes in use, "
+                 "0 bytes cached, the device has no more; held by nobody"),
+                (["--memory-reserve", "64MiB", "--memory-limit", "63MiB"], 2,
+                 "--memory-reserve 64MiB is above --memory-limit 63MiB"),
+                (["--memory-reserve", "much"], 2,
+                 "--memory-reserve much: expected a size such as 512M or 2GiB")):
+            with self.subTest(more=more):
+                result = run(self.command("cuda", 1, *more))
+                self.assertEqual(result.returncode, code, result.stderr)
+                self.assertEqual(result.stderr, f"gpt: {said}\n")
+
     def test_no_device(self):
         result = run(self.command("cuda", 1), env={**ENVIRONMENT, "LOCKSTEP_PLUGIN_DIR": "/missing"})
         self.assertEqual(result.returncode, 2, result.stderr)

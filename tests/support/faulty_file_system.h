@@ -1,8 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,8 +29,15 @@ class FaultyFileSystem final : public files::FileSystem {
   FaultyFileSystem() = default;
   FaultyFileSystem(Fault fault, int at) : fault_(fault), at_(at) {}
 
-  int operations() const { return static_cast<int>(log_.size()); }
-  // "open a.tmp", "append a.tmp", "rename a.tmp a", …: file names without their directories.
+  // Called before each operation, as it will be in the log.
+  void set_before(std::function<void(const std::string&)> before) { before_ = std::move(before); }
+
+  int operations() const {
+    const std::lock_guard lock(mutex_);
+    return static_cast<int>(log_.size());
+  }
+  // "open a.tmp", "append a.tmp", "rename a.tmp a", …: file names without their directories. For
+  // when nothing is being written.
   const std::vector<std::string>& log() const { return log_; }
 
   absl::Status create_directories(const std::filesystem::path& path) override {
@@ -93,8 +102,11 @@ class FaultyFileSystem final : public files::FileSystem {
 
   bool crashed() const { return fault_ == Fault::crash && operations() > at_ + 1; }
   bool fails(const std::string& operation, const std::filesystem::path& path, bool needs_space) {
-    const int number = operations();
-    log_.push_back(operation + " " + path.filename().string());
+    const std::string line = operation + " " + path.filename().string();
+    if (before_) before_(line);
+    const std::lock_guard lock(mutex_);
+    const int number = static_cast<int>(log_.size());
+    log_.push_back(line);
     switch (fault_) {
       case Fault::one_operation: return number == at_;
       case Fault::crash: return number >= at_;
@@ -109,7 +121,9 @@ class FaultyFileSystem final : public files::FileSystem {
   files::FileSystem& real_ = files::posix_file_system();
   Fault fault_ = Fault::one_operation;
   int at_ = kNever;
-  std::vector<std::string> log_;
+  std::function<void(const std::string&)> before_;
+  mutable std::mutex mutex_;
+  std::vector<std::string> log_;  // guarded by mutex_
 };
 
 }  // namespace lockstep::testing

@@ -116,6 +116,14 @@ class BadInput(SystemTest):
 
     def test_memory_limit(self):
         self.refused(self.command("--memory-limit", "200K"), "204800", "memory", code=1)
+        self.refused(self.command("--memory-limit", "much"), "--memory-limit much: expected a size")
+
+    def test_memory_reserve(self):
+        for size in ("much", "-1G", "1X"):
+            self.refused(self.command("--device", "cpu", f"--memory-reserve={size}"),
+                         f"--memory-reserve {size}: expected a size")
+        self.refused(self.command("--device", "cpu", "--memory-reserve", "1GiB"),
+                     "--memory-reserve 1GiB: only a GPU's memory is reserved")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ class Disk(SystemTest):
         (folder / "filler").write_bytes(b"x" * 60000)
         self.refused(self.command(run_dir, 4), "full", code=1)
         self.assertEqual(self.succeed(hash_command).stdout, before)
+        self.refused([*self.command(run_dir, 8), "--checkpoint-async"], "full", code=1)
+        self.assertEqual(self.succeed(hash_command).stdout, before)
         (folder / "filler").unlink()
         self.succeed(["mount", "-o", "remount,ro", folder])
         self.refused(self.command(run_dir, 4), "read-only", code=1)

@@ -4,6 +4,8 @@
 
 #include <fstream>
 #include <numeric>
+#include <stop_token>
+#include <utility>
 
 #include "support/checkpoint_writer.h"
 #include "support/faulty_file_system.h"
@@ -225,6 +227,74 @@ TEST_F(CheckpointTest, FailureAtAnyOperationDamagesNothing) {
                 (std::vector<std::string>{"step-00000001", "step-00000002", "step-00000003"}))
           << operation;
       posix_file_system().remove_tree(at(3)).IgnoreError();
+    }
+  }
+}
+
+// Three pieces and a bit, in two slices, and a small one.
+std::vector<float> long_values() {
+  std::vector<float> values(size_t{900} << 10);
+  std::iota(values.begin(), values.end(), 1.0f);
+  return values;
+}
+
+std::vector<Slice> slices_in_memory(const std::vector<float>& values) {
+  const auto count = static_cast<int64_t>(values.size()), cut = count / 3;
+  return {{"model/long", DType::f32, {count}, cut, count, values.data() + cut},
+          {"model/short", DType::f32, {1}, 0, 1, values.data() + 5},
+          {"model/long", DType::f32, {count}, 0, cut, values.data()}};
+}
+
+TEST_F(CheckpointTest, ValuesMayBeCopiedPieceByPiece) {
+  const std::vector<float> values = long_values();
+  std::vector<Slice> slices = slices_in_memory(values);
+  std::vector<std::string> records;
+  for (const int64_t step : {1, 2}) {
+    FaultyFileSystem unflushed;
+    ASSERT_TRUE(begin_checkpoint(unflushed, at(step)).ok());
+    const auto record = write_shard(unflushed, at(step), 0, 1, slices);
+    ASSERT_TRUE(record.ok()) << record.status();
+    records.push_back(record->to_json());
+    const auto manifest = assemble(step, std::span(&*record, 1), "{}");
+    ASSERT_TRUE(commit_checkpoint(unflushed, at(step), manifest.value()).ok());
+    // Every checksum, of the file and of each slice.
+    EXPECT_TRUE(Checkpoint::verify(at(step)).value().empty());
+    for (const TensorRecord& tensor : record->tensors) {
+      for (const SliceRecord& slice : tensor.slices) {
+        const float* data = tensor.name == "model/long" ? values.data() + slice.begin : &values[5];
+        const auto count = static_cast<size_t>(slice.end - slice.begin);
+        EXPECT_EQ(slice.checksum, checksum_of(std::as_bytes(std::span(data, count))));
+      }
+    }
+    std::vector<float> read(values.size());
+    auto checkpoint = Checkpoint::open(at(step)).value();
+    ASSERT_TRUE(
+        checkpoint.read("model/long", 0, static_cast<int64_t>(read.size()), read.data()).ok());
+    EXPECT_TRUE(read == values);
+    // The second time they are not in memory.
+    for (Slice& slice : slices) {
+      const auto* from = static_cast<const char*>(std::exchange(slice.data, nullptr));
+      slice.copy = [from](size_t offset, size_t bytes, void* to) {
+        std::copy_n(from + offset, bytes, static_cast<char*>(to));
+      };
+    }
+  }
+  EXPECT_EQ(records[0], records[1]);
+}
+
+TEST_F(CheckpointTest, AShardThatIsGivenUpLeavesNothing) {
+  const std::vector<float> values = long_values();
+  const std::vector<Slice> slices = slices_in_memory(values);
+  for (const bool at_once : {true, false}) {
+    ASSERT_TRUE(begin_checkpoint(posix_file_system(), at(1)).ok());
+    std::stop_source source;
+    std::vector<Slice> stopping = slices;
+    stopping[0].copy = [&](size_t, size_t, void*) { source.request_stop(); };
+    if (at_once) source.request_stop();
+    const auto record = write_shard(posix_file_system(), at(1), 0, 1, stopping, source.get_token());
+    EXPECT_EQ(record.status().code(), absl::StatusCode::kCancelled);
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(directory_.path())) {
+      EXPECT_TRUE(entry.is_directory()) << entry.path();
     }
   }
 }

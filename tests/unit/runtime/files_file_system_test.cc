@@ -118,6 +118,55 @@ TEST(AtomicFile, OldOrNewButNeverBetween) {
   }
 }
 
+// More than one piece, so that a thread writes most of it.
+std::string long_contents() {
+  std::string text(size_t{11} << 20, 0);
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * 2654435761u >> 13);
+  return text;
+}
+
+TEST(AtomicFile, LargeFilesAreWrittenBehind) {
+  TemporaryDirectory directory;
+  FaultyFileSystem counting;
+  const std::string text = long_contents();
+  {
+    auto file = AtomicFile::create(counting, directory / "f").value();
+    for (size_t at = 0, size = 1; at < text.size(); at += size, size = 3 * size + 1) {
+      // The bytes may go as soon as they are taken.
+      std::string part = text.substr(at, size);
+      ASSERT_TRUE(file.append(part).ok());
+      std::fill(part.begin(), part.end(), 'x');
+    }
+    ASSERT_TRUE(file.commit().ok());
+  }
+  EXPECT_TRUE(contents(directory / "f") == text);
+  EXPECT_EQ(counting.operations(), 8);  // three appends
+  {
+    auto file = AtomicFile::create(counting, directory / "g").value();
+    ASSERT_TRUE(file.append(text).ok());
+  }
+  EXPECT_EQ(counting.list(directory.path()).value(), std::vector<std::string>{"f"});
+}
+
+TEST(AtomicFile, LargeFilesAreOldOrNewToo) {
+  using Fault = FaultyFileSystem::Fault;
+  const std::string text = long_contents();
+  for (const Fault fault : {Fault::one_operation, Fault::crash, Fault::disk_full}) {
+    for (int at = 0; at < 8; ++at) {
+      TemporaryDirectory directory;
+      std::ofstream(directory / "f") << "old";
+      FaultyFileSystem faulty(fault, at);
+      const absl::Status status = write_file_atomically(faulty, directory / "f", text);
+      const bool renamed = at >= 7 || status.ok();
+      EXPECT_TRUE(contents(directory / "f") == (renamed ? text : "old")) << at;
+      if (fault != Fault::crash) {
+        EXPECT_FALSE(std::filesystem::exists(directory / "f.tmp")) << at;
+      }
+      EXPECT_EQ(status.ok(), fault == Fault::disk_full && at > 4) << at << " " << status;
+    }
+  }
+}
+
 TEST(AtomicFile, DoesNotTakeThePlaceOfADevice) {
   TemporaryDirectory directory;
   const auto pipe = directory / "pipe";
