@@ -14,8 +14,10 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# What a launcher that started the script has set: not for the ranks that the script starts.
-LAUNCHERS = ("OMPI_", "PMIX_", "PMI_", "MPI_LOCAL")
+# What a launcher that started the script has set: not for the ranks that the script starts. Settings
+# of Open MPI (OMPI_MCA_…) are the user's, unless it was mpirun that started the script.
+LAUNCHERS = ("OMPI_COMM_", "OMPI_UNIVERSE_", "PMIX_", "PMI_", "MPI_LOCAL",
+             *(["OMPI_"] if "OMPI_COMM_WORLD_SIZE" in os.environ else []))
 RANK_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
