@@ -307,8 +307,7 @@ auto with_tiling(int tiling, const F& f) {
   switch (tiling) {
     case 0: return f(Tiling<8, 8, 4, 4, 3>{});
     case 1: return f(Tiling<16, 16, 4, 4, 3>{});
-    case 2: return f(Tiling<16, 16, 8, 4, 3>{});
-    case 3: return f(Tiling<32, 32, 4, 4, 2>{});
+    case 2: return f(Tiling<32, 32, 4, 4, 2>{});
     default: return f(Tiling<64, 32, 4, 4, 2>{});
   }
 }
