@@ -75,4 +75,11 @@ files::ShardRecord CheckpointWriter::finish() {
   return take(*std::exchange(outcome_, std::nullopt));
 }
 
+void CheckpointWriter::give_up() {
+  if (!thread_.joinable()) return;
+  thread_.request_stop();
+  thread_.join();
+  outcome_.reset();
+}
+
 }  // namespace lockstep::train

@@ -17,7 +17,7 @@ namespace lockstep::train {
 class CheckpointWriter {
  public:
   explicit CheckpointWriter(files::FileSystem& file_system) : file_system_(file_system) {}
-  // Gives up what is being written: waits for one piece of it, or while the disk is flushed.
+  // As give_up().
   ~CheckpointWriter() = default;
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
@@ -36,6 +36,9 @@ class CheckpointWriter {
   std::string failure() const;
   // Waits. Throws Error where the shard could not be written.
   files::ShardRecord finish();
+  // Ends what is being written, if anything is, without its record: waits for one piece of it, or
+  // while the disk is flushed.
+  void give_up();
 
  private:
   void take_copy(std::vector<files::Slice>& slices);

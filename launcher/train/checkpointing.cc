@@ -126,20 +126,42 @@ void Checkpointer::begin(int64_t step, std::span<const NamedArray> state,
                          const std::string& attributes) {
   make_place(step);
   const int rank = communicator_.rank(), size = communicator_.size();
-  agree(communicator_, "checkpoint copy", [&] {
-    writer_.start({.directory = directory_of(step),
-                   .rank = rank,
-                   .world_size = size,
-                   .slices = slices_of(state, rank, size)});
+  in_writing([&] {
+    agree(communicator_, "checkpoint copy", [&] {
+      writer_.start({.directory = directory_of(step),
+                     .rank = rank,
+                     .world_size = size,
+                     .slices = slices_of(state, rank, size)});
+    });
   });
   pending_ = {step, attributes};
+}
+
+// After a failure no rank writes any more when the first one goes on.
+void Checkpointer::in_writing(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const AgreedFailure&) {
+    give_up();
+    throw;
+  }
+}
+
+void Checkpointer::give_up() {
+  pending_.reset();
+  agree(communicator_, "checkpoint given up", [&] { writer_.give_up(); });
 }
 
 void Checkpointer::commit() {
   LOCKSTEP_CHECK(pending_, "no checkpoint is pending");
   const Pending checkpoint = *std::exchange(pending_, std::nullopt);
   std::string record;
-  agree(communicator_, "checkpoint write", [&] { record = writer_.finish().to_json(); });
+  in_writing([&] {
+    agree(communicator_, "checkpoint write", [&] {
+      if (const std::string failure = writer_.failure(); !failure.empty()) fail({failure});
+    });
+    agree(communicator_, "checkpoint write", [&] { record = writer_.finish().to_json(); });
+  });
   commit_shards(checkpoint, record);
 }
 

@@ -48,10 +48,12 @@ class Checkpointer {
   void save(int64_t step, std::span<const NamedArray> state, const std::string& attributes);
 
   // The same in two halves. begin() returns when the state is copied, and a thread of each rank
-  // writes its shard; commit() waits for those and makes the checkpoint durable. In between it does
-  // not count, and no other may be begun or saved.
+  // writes its shard; commit() waits for those, unless one has failed, and makes the checkpoint
+  // durable. In between it does not count, and no other may be begun or saved. A failure of either
+  // ends it, and so does give_up().
   void begin(int64_t step, std::span<const NamedArray> state, const std::string& attributes);
   void commit();
+  void give_up();
   bool is_pending() const { return pending_.has_value(); }
   // Whether this rank's shard is written; and what has gone wrong with it, if anything has.
   bool is_written() const { return writer_.is_written(); }
@@ -78,6 +80,7 @@ class Checkpointer {
   };
   std::filesystem::path directory_of(int64_t step) const;
   void make_place(int64_t step);
+  void in_writing(const std::function<void()>& act);
   void commit_shards(const Pending& checkpoint, const std::string& record);
 
   files::FileSystem& file_system_;

@@ -12,6 +12,7 @@
 #include "lockstep/nn/blocks.h"
 #include "lockstep/nn/optim.h"
 #include "lockstep/runtime/files/file_system.h"
+#include "lockstep/runtime/log.h"
 #include "lockstep/runtime/version.h"
 
 namespace lockstep::train {
@@ -151,12 +152,14 @@ Outcome Trainer::run() {
   return outcome;
 }
 
-// Where the ranks leave together, the checkpoint that they are writing is whole before they go.
+// Where the ranks leave together, the checkpoint that they are writing is whole before they go. Why
+// they do is told first: the writing may take a while.
 Outcome Trainer::train_and_complete() {
   try {
     return train();
-  } catch (const AgreedFailure&) {
+  } catch (const AgreedFailure& failure) {
     if (!pending_checkpoint_) throw;
+    warn("the run ends when its checkpoint is written, because of this", failure);
     // Left by the failure, as the one before was.
     const Phase phase = long_phase("checkpoint");
     try {
@@ -164,6 +167,9 @@ Outcome Trainer::train_and_complete() {
     } catch (const AgreedFailure&) {
       // The first failure is what is told.
     }
+    throw;
+  } catch (const CollectiveError& error) {
+    if (pending_checkpoint_) log(LogLevel::warning, {error.what()});
     throw;
   }
 }
@@ -182,7 +188,10 @@ Outcome Trainer::train() {
     if (std::exchange(first, false)) note_recomputation();
     const bool last = step_ == steps_;
     const bool stop = total.stop_requested > 0 && !last;
-    if (total.checkpoint_written == communicator_.size()) complete_checkpoint();
+    const bool written = total.checkpoint_written == communicator_.size();
+    if (!last && !stop && (written || total.checkpoint_failed > 0)) complete_checkpoint();
+    // There may be no time for two.
+    if (stop && !written) give_up_checkpoint();
     const int64_t every = options_.validation_every;
     if (every > 0 && (step_ % every == 0 || last)) validate();
     const int64_t save_every = options_.checkpoint_every_steps();
@@ -293,7 +302,7 @@ nn::StepReport Trainer::forward_backward(StepTimes& times) {
   const auto save_every = options_.checkpoint_every_time();
   mine.checkpoint_due = save_every.count() > 0 && Clock::now() - last_save_ >= save_every ? 1 : 0;
   mine.checkpoint_written = checkpointer_.is_written() ? 1 : 0;
-  if (error.empty()) error = checkpointer_.failure();
+  mine.checkpoint_failed = checkpointer_.failure().empty() ? 0 : 1;
   mine.failed = error.empty() ? 0 : 1;
   const Phase phase = this->phase("reduction");
   const bool tuning = ddp_->tuning();

@@ -7,12 +7,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lockstep/autograd/autocast.h"
 #include "lockstep/collectives/activity.h"
 #include "lockstep/collectives/world.h"
 #include "lockstep/launcher/data/sampler.h"
+#include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/checkpointing.h"
 #include "lockstep/launcher/train/metrics.h"
 #include "lockstep/launcher/train/options.h"
@@ -139,10 +141,13 @@ class Trainer {
   void report_step(const nn::StepReport& total, double norm, std::optional<double> loss_scale,
                    double seconds, const StepTimes& times);
   void validate();
-  // Returns when the checkpoint is durable; `in_background`: when the state is copied.
+  // Returns when the checkpoint is durable; `in_background`: when the state is copied, if there is
+  // memory for it.
   void save(bool in_background);
   // Waits for the checkpoint that is being written, if any, and makes it durable.
   void complete_checkpoint();
+  void give_up_checkpoint();
+  void warn(std::string_view what, const AgreedFailure& failure) const;
   void report_checkpoint(int64_t step, Clock::time_point begun, double stall);
   // Metrics are written by rank 0 alone: what goes wrong there rides in the next step's report.
   void write_metrics(const std::function<void()>& write);

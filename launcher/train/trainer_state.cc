@@ -6,6 +6,7 @@
 
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/trainer.h"
+#include "lockstep/runtime/log.h"
 #include "lockstep/runtime/version.h"
 
 namespace lockstep::train {
@@ -112,14 +113,23 @@ std::string Trainer::attributes() const {
 
 void Trainer::save(bool in_background) {
   if (!directory_.exists() || saved_step_ == step_) return;
-  complete_checkpoint();
+  try {
+    complete_checkpoint();
+  } catch (const AgreedFailure& failure) {
+    if (in_background) throw;
+    warn("the checkpoint before was not written", failure);  // this one is newer
+  }
   const Phase phase = long_phase("checkpoint");
   const Clock::time_point start = Clock::now();
   if (in_background) {
-    checkpointer_.begin(step_, state(), attributes());
-  } else {
-    checkpointer_.save(step_, state(), attributes());
+    try {
+      checkpointer_.begin(step_, state(), attributes());
+    } catch (const AgreedFailure& failure) {
+      warn("a checkpoint is written at once, in spite of --checkpoint-async", failure);
+      in_background = false;
+    }
   }
+  if (!in_background) checkpointer_.save(step_, state(), attributes());
   saved_step_ = step_;
   last_save_ = Clock::now();
   const double stall = std::chrono::duration<double>(last_save_ - start).count();
@@ -129,6 +139,17 @@ void Trainer::save(bool in_background) {
   } else {
     report_checkpoint(step_, start, stall);
   }
+}
+
+void Trainer::warn(std::string_view what, const AgreedFailure& failure) const {
+  if (communicator_.rank() == 0) log(LogLevel::warning, {what, ": ", failure.what()});
+}
+
+void Trainer::give_up_checkpoint() {
+  if (!pending_checkpoint_) return;
+  const Phase phase = long_phase("checkpoint");
+  pending_checkpoint_.reset();
+  checkpointer_.give_up();
 }
 
 void Trainer::complete_checkpoint() {

@@ -27,6 +27,7 @@ struct StepReport {
   double checkpoint_due = 0;      // ranks whose clock says so
   double failed = 0;              // ranks whose forward or backward threw
   double checkpoint_written = 0;  // ranks whose shard of a checkpoint a thread has written
+  double checkpoint_failed = 0;   // and where it could not
 };
 
 struct DataParallelOptions {

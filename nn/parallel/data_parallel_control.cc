@@ -12,7 +12,7 @@ namespace {
 
 // Fields of the control all-reduce: a report, weight, seconds, words of the history with their
 // squares, then one for each parameter.
-constexpr int kReportFields = 7, kHistoryWords = 3;
+constexpr int kReportFields = 8, kHistoryWords = 3;
 constexpr int kWeight = kReportFields, kSeconds = kWeight + 1, kHistory = kSeconds + 1;
 constexpr int kFirstUse = kHistory + 2 * kHistoryWords;
 static_assert(sizeof(StepReport) == kReportFields * sizeof(double));

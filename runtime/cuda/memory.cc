@@ -147,8 +147,10 @@ void Memory::cut(Block* block, size_t bytes) {
   if (part->after != nullptr) part->after->before = part.get();
   block->after = part.get();
   block->bytes = bytes;
-  free_of(block).insert(part.get());
-  blocks_.emplace(part->data, std::move(part));
+  Block* const over = part.get();
+  blocks_.emplace(over->data, std::move(part));
+  join_after(over);
+  free_of(over).insert(over);
 }
 
 void Memory::deallocate(void* data) {
@@ -226,7 +228,7 @@ bool Memory::make_room(int64_t bytes, Trims trims, Lock& lock) {
 
 void Memory::trim() {
   Lock lock = lock_in_turn();
-  if (alone_ != std::this_thread::get_id()) trim(lock);
+  if (may_trim()) trim(lock);
 }
 
 // The device frees memory when what runs there has ended, which may take somebody else's failure:
@@ -319,7 +321,8 @@ void Memory::on_shortage(const void* who, std::function<bool()> let_captures_go)
 }
 
 bool Memory::captures_give_way(Lock& lock) {
-  if (captures_ == 0 || pool() == &captured_) return false;
+  // What is only timed is not worth them.
+  if (captures_ == 0 || pool() == &captured_ || alone_ == std::this_thread::get_id()) return false;
   std::vector<std::function<bool()>> mine;  // of this thread
   for (const auto& [who, captor] : captors_) {
     if (captor.thread == std::this_thread::get_id()) mine.push_back(captor.lets_go);

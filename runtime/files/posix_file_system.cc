@@ -38,8 +38,7 @@ class PosixFile final : public WritableFile {
   absl::Status append(std::string_view bytes) override {
     const absl::Status status = write_all(descriptor_, bytes, path_);
     unwritten_bytes_ += bytes.size();
-    if (status.ok() && unwritten_bytes_ >= kWritebackBytes) start_writeback();
-    return status;
+    return status.ok() && unwritten_bytes_ >= kWritebackBytes ? start_writeback() : status;
   }
   absl::Status sync() override {
     return ::fsync(descriptor_) == 0 ? absl::OkStatus() : system_status(errno, "flush", path_);
@@ -50,10 +49,12 @@ class PosixFile final : public WritableFile {
   }
 
  private:
-  // Only a hint: what goes wrong sync() tells.
-  void start_writeback() {
-    ::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE);
+  // A hint, which not every file system takes.
+  absl::Status start_writeback() {
     unwritten_bytes_ = 0;
+    if (::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE) == 0) return absl::OkStatus();
+    const bool lost = errno == EIO || errno == ENOSPC || errno == EDQUOT;
+    return lost ? system_status(errno, "write", path_) : absl::OkStatus();
   }
 
   int descriptor_;

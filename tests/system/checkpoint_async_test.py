@@ -74,7 +74,7 @@ class CheckpointAsync(SystemTest):
                 self.assertEqual(losses(resumed / "metrics.jsonl"),
                                  {step: expected[step] for step in range(7, 11)})
 
-    def test_a_stop_request_completes_what_is_being_written(self):
+    def test_a_stop_request_has_a_checkpoint_of_its_own(self):
         for ranks, number in ((1, signal.SIGTERM), (2, signal.SIGUSR1)):
             with self.subTest(ranks=ranks):
                 run_dir = self.folder / f"stopped-{ranks}"
@@ -82,7 +82,7 @@ class CheckpointAsync(SystemTest):
                 written, code = self.interrupt(command, run_dir, number)
                 self.assertEqual(code, 75)
                 stopped = events(run_dir / "metrics.jsonl", "preempted")[-1]["step"]
-                self.assertIn(written, self.names(run_dir))
+                self.assertLess(written, f"step-{stopped + 1:08}")
                 self.assertEqual(self.names(run_dir)[-1], f"step-{stopped:08}")
                 self.checkpoint("verify", run_dir / "checkpoints")
                 expected = self.folder / f"undisturbed-{ranks}"
@@ -107,6 +107,14 @@ class CheckpointAsync(SystemTest):
         found = losses(run_dir / "metrics.jsonl")
         for step, loss in losses(self.folder / "undisturbed" / "metrics.jsonl").items():
             self.assertEqual(found[step], loss, step)
+
+    def test_without_memory_for_the_copy_it_is_written_at_once(self):
+        run_dir = self.folder / "short"
+        command = self.command(run_dir, 6, 3, "--checkpoint-async", "--memory-limit", "70MiB")
+        said = self.succeed(command).stderr
+        self.assertIn("a checkpoint is written at once, in spite of --checkpoint-async: ", said)
+        self.assertEqual(self.names(run_dir), ["step-00000003", "step-00000006"])
+        self.checkpoint("verify", run_dir / "checkpoints")
 
     def test_it_is_refused_where_it_would_do_nothing(self):
         self.refused([GPT, "--data", self.data, *LARGE, "--steps", 1, "--global-batch", 2,

@@ -5,7 +5,8 @@
 #include "lockstep/runtime/cuda/grid.h"
 
 // Copies from the device's memory to shared memory that are on their way while the thread goes on:
-// what is asked for is not held in registers meanwhile. On the host they are done at once.
+// what is asked for is not held in registers meanwhile. Before compute capability 8.0, and on the
+// host, they are done at once.
 namespace lockstep::cuda {
 
 // Of kBytes, 4 or 16, to and from multiples of that; zeros, for which nothing is read, where it is
@@ -13,7 +14,7 @@ namespace lockstep::cuda {
 template <int kBytes>
 LOCKSTEP_DEVICE void copy_ahead(void* shared, const void* from, bool inside) {
   static_assert(kBytes == 4 || kBytes == 16);
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   const int outside = inside ? 0 : 1;
   if constexpr (kBytes == 16) {
@@ -40,7 +41,7 @@ LOCKSTEP_DEVICE void copy_ahead(void* shared, const void* from, bool inside) {
 
 // The thread's copies since the last call are one batch.
 LOCKSTEP_DEVICE void end_batch() {
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -49,7 +50,7 @@ LOCKSTEP_DEVICE void end_batch() {
 // they have waited for this one.
 template <int kMost>
 LOCKSTEP_DEVICE void wait_for_batches() {
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(kMost) : "memory");
 #endif
 }

@@ -326,7 +326,8 @@ Lines lines_of(const Product::Operand& x, int64_t lines, int64_t together) {
 bool has_small_product(const Product& p, int tiling) {
   constexpr int64_t kMostBlocks = 640, kMostTerms = 1 << 16;
   constexpr int64_t kMost = std::numeric_limits<int>::max();
-  const bool single = p.a.dtype == DType::f32 && p.b.dtype == DType::f32 && p.c.dtype == DType::f32;
+  const bool single = p.a.dtype == DType::f32 && p.b.dtype == DType::f32 &&
+                      p.c.dtype == DType::f32 && p.bias_dtype == DType::f32;
   const bool epilogue = p.epilogue == Epilogue::none || p.epilogue == Epilogue::bias ||
                         p.epilogue == Epilogue::relu || p.epilogue == Epilogue::bias_gradient;
   if (!single || !epilogue || p.batch != 1 || p.c.transposed) return false;

@@ -134,6 +134,20 @@ TEST_F(Segments, WhatIsReservedBecomesWholeAgain) {
   EXPECT_EQ(driver_.allocations, 1);
 }
 
+// What is left when a block is cut is no longer of its neighbour's kind.
+TEST_F(Segments, WhatIsLeftOfABlockJoinsItsNeighbour) {
+  memory_.reserve(8 * kMiB);
+  void* large = get(2 * kMiB);
+  void* small = get(1000 * 1024);
+  void* other = get(1000 * 1024);
+  memory_.deallocate(small);
+  memory_.deallocate(large);
+  get_and_give_back(kMiB);
+  memory_.deallocate(other);
+  get_and_give_back(8 * kMiB);
+  EXPECT_EQ(driver_.allocations, 1);
+}
+
 TEST_F(Segments, WhatIsReservedStays) {
   memory_.reserve(64 * kMiB);
   void* more = get(100 * kMiB);

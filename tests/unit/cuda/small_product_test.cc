@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "lockstep/runtime/cuda/kernels/small_product.h"
 #include "lockstep/runtime/math/unary.h"
 #include "lockstep/runtime/plugin.h"
 #include "simulated/recorder.h"
@@ -194,7 +195,8 @@ TEST_P(SimulatedSmallProducts, OthersAreTheLibrarys) {
   EXPECT_EQ(blas_->own_products, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Simulated, SimulatedSmallProducts, ::testing::Range(0, 5));
+INSTANTIATE_TEST_SUITE_P(Simulated, SimulatedSmallProducts,
+                         ::testing::Range(0, cuda::kSmallProductTilings));
 
 }  // namespace
 }  // namespace lockstep

@@ -164,6 +164,36 @@ TEST(CheckpointAsync, FailureAtAnyOperationDamagesNothing) {
   }
 }
 
+// By the same ranks: what is left of it is in nobody's way.
+TEST(CheckpointAsync, AfterOneThatFailedTheNextIsSaved) {
+  for (int operation = 0;; ++operation) {
+    TemporaryDirectory directory;
+    FaultyFileSystem faulty(FaultyFileSystem::Fault::one_operation, operation);
+    std::atomic<int> failures = 0;
+    run_ranks(2, [&](Communicator& communicator) {
+      Checkpointer checkpointer(faulty, communicator, directory.path(), 1);
+      try {
+        checkpointer.begin(1, state_of(1), "{}");
+        checkpointer.commit();
+        return;
+      } catch (const AgreedFailure&) {
+        ++failures;
+      }
+      EXPECT_FALSE(checkpointer.is_pending() || checkpointer.is_written());
+      EXPECT_EQ(checkpointer.failure(), "");
+      checkpointer.begin(2, state_of(2), "{}");
+      checkpointer.give_up();
+      checkpointer.save(3, state_of(3), "{}");
+    });
+    if (faulty.operations() <= operation) break;
+    if (failures == 0) continue;
+    const auto latest = files::latest_checkpoint(directory.path());
+    ASSERT_TRUE(latest.ok()) << operation;
+    EXPECT_EQ(latest->filename(), "step-00000003");
+    EXPECT_TRUE(files::Checkpoint::verify(*latest).value().empty()) << operation;
+  }
+}
+
 TEST(CheckpointAsync, WhatIsBeingWrittenIsGivenUpWithItsWriter) {
   TemporaryDirectory directory;
   FaultyFileSystem gated;
