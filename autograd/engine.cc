@@ -204,10 +204,11 @@ void Engine::finish_leaf(Leaf& leaf) {
     if (leaf.hook_) leaf.hook_();
     return;
   }
-  at_each_replay([leaf = Ref<Leaf>(&leaf)] {
+  const auto tell = [leaf = Ref<Leaf>(&leaf)] {
     leaf->set_has_gradient(true);
     if (leaf->hook_) leaf->hook_();
-  });
+  };
+  at_each_replay(tell, leaf.marked_);
 }
 
 Tensor Engine::gradient_of(const Tensor& target) {

@@ -253,6 +253,10 @@ class Leaf final : public Node {
   // only if a gradient arrived. One hook; empty: none.
   void set_hook(std::function<void()> hook) { hook_ = std::move(hook); }
   bool has_hook() const { return static_cast<bool>(hook_); }
+  // Where a captured pass is replayed, the hook of a marked leaf finds in context().reached where
+  // its gradient is complete.
+  void set_marked(bool marked) { marked_ = marked; }
+  bool marked() const { return marked_; }
 
   // While busy, the gradient's memory is somebody's who reads it (a reduction under way): before
   // anything is written there `vacate` is called, which gives the leaf other memory.
@@ -280,6 +284,7 @@ class Leaf final : public Node {
   bool has_gradient_ = false;
   bool busy_ = false;
   bool away_ = false;
+  bool marked_ = false;
   std::function<void()> hook_;
   std::function<void()> vacate_;
 };

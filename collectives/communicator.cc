@@ -112,6 +112,7 @@ void Communicator::enlist(const std::shared_ptr<WorkState>& started, CollectiveO
   work.sequence = sequence_ + 1;
   work.what = options.what;
   work.bucket = options.bucket;
+  work.ready = std::move(options.ready);
   work.rank = rank_;
   work.size = size_;
   work.timeout = timeout_;

@@ -20,11 +20,15 @@ struct CollectiveOptions {
   // For errors and traces, and the same on all ranks: "gradients", "model check".
   std::string_view what = {};
   int bucket = -1;  // of the reducer; -1: none
+  // A place on the caller's device at which the arrays are complete. Null: that is behind all that
+  // has been queued there.
+  std::shared_ptr<const Mark> ready = {};
 };
 
 class Activity;        // collectives/activity.h
 class FlightRecorder;  // collectives/flight_recorder.h
 class Store;           // collectives/store/store.h
+class Mark;            // runtime/backend.h
 struct World;          // collectives/world.h
 using LateHandler = std::function<std::optional<std::string>(const WorkState& work)>;
 

@@ -107,12 +107,14 @@ bool WorkState::conclude(std::optional<std::string> error,
 void WorkState::finish() {
   input = Array();
   output = Array();
+  ready.reset();
   conclude(std::nullopt);
 }
 
 void WorkState::finish(std::chrono::nanoseconds duration) {
   input = Array();
   output = Array();
+  ready.reset();
   conclude(std::nullopt, duration);
 }
 

@@ -79,11 +79,12 @@ bool CapturedPasses::captured(const std::function<Array()>& pass) {
 CapturedPasses::CapturedParameter::CapturedParameter(const Parameter& parameter)
     : parameter(parameter),
       frozen(parameter.frozen()),
+      marked(parameter.leaf().marked()),
       value(parameter.tensor().value().data()),
       gradient(parameter.leaf().seated() ? parameter.leaf().gradient().data() : nullptr) {}
 
 bool CapturedPasses::CapturedParameter::is_as_before() const {
-  return parameter.frozen() == frozen;
+  return parameter.frozen() == frozen && parameter.leaf().marked() == marked;
 }
 
 bool CapturedPasses::CapturedParameter::is_where_before() const {
@@ -148,7 +149,7 @@ void CapturedPasses::capture(Kind& kind, const std::function<Array()>& pass) {
     context().random = key;
   };
   const int64_t conversions = copies_ == nullptr ? 0 : copies_->conversions();
-  kind.notes = {};
+  kind.notes = {.backend = &backend_};
   kind.seed = key.seed;
   try {
     // What was cached for passes of before would be held beside the capture's memory.
@@ -191,7 +192,7 @@ Array CapturedPasses::replay(double weight) {
   kind.capture->replay(context().random);
   context().random.operation += kind.operations;
   ++replays_;
-  for (const auto& effect : kind.notes.effects) effect();
+  do_effects(kind.notes);
   // The next replay overwrites its own.
   const Array loss = Array::empty(kind.loss.shape(), kind.loss.dtype(), kind.loss.device());
   kernels::copy_into(kind.loss, loss);

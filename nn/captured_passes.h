@@ -67,6 +67,7 @@ class CapturedPasses {
 
     Parameter parameter;
     bool frozen;
+    bool marked;
     const void* value;
     const void* gradient;  // null: none
   };

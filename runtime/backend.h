@@ -50,6 +50,8 @@ class Capture {
 class Mark {
  public:
   virtual ~Mark() = default;
+  // As the device's library calls it; null: it has none.
+  virtual void* event() const { return nullptr; }
 };
 
 // One kind of device: its memory and its kernels. Thread-safe.
@@ -94,6 +96,9 @@ class Backend {
   // A place behind everything this thread has queued so far. Null where work is done when it is
   // asked for, as on the CPU, and while it is written down for later.
   virtual std::unique_ptr<Mark> mark() { return nullptr; }
+  // While work is written down: a place in it, which is reached anew by each replay. What waits for
+  // it waits for the replay that was begun last. Null: there is none.
+  virtual std::unique_ptr<Mark> mark_in_capture() { return nullptr; }
   virtual bool is_reached(const Mark& mark) {
     (void)mark;
     return true;

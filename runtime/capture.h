@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -13,9 +14,19 @@
 // (Backend::begin_capture): nn/captured_passes.h puts these into the context.
 namespace lockstep {
 
+class Backend;
+class Mark;
+
 struct CaptureNotes {
-  // What the host does in the pass, to be done when it has been captured and with each replay.
-  std::vector<std::function<void()>> effects;
+  // What the host does in the pass, to be done with each replay, once that has begun.
+  struct Effect {
+    std::function<void()> run;
+    // A place of the pass behind which it comes; null: the end. A later one than it asked for
+    // where it asked for none.
+    std::shared_ptr<const Mark> reached;
+  };
+  std::vector<Effect> effects;
+  Backend* backend = nullptr;  // that captures
   // Integers that were found within bounds, as what replaces them has to be.
   struct Bound {
     Ref<Storage> storage;
@@ -25,11 +36,11 @@ struct CaptureNotes {
   std::vector<Bound> bounds;
 };
 
-// Does `effect`, now or as often as the pass is done: counts a batch, tells of a gradient.
-inline void at_each_replay(std::function<void()> effect) {
-  if (context().capture == nullptr) return effect();
-  context().capture->effects.push_back(std::move(effect));
-}
+// Does `effect`, now or as often as the pass is done: counts a batch, tells of a gradient. `marked`:
+// it wants to know where in a replay its turn has come (do_effects).
+void at_each_replay(std::function<void()> effect, bool marked = false);
+// After a replay has begun. Each finds in context().reached behind which place of it it comes.
+void do_effects(const CaptureNotes& notes);
 
 // The arrays that are brought to a device for a pass, in order, at places that stay: what is
 // brought next time overwrites them.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "lockstep/runtime/device.h"
 #include "lockstep/runtime/kernels.h"
@@ -10,6 +11,7 @@ namespace lockstep {
 struct CaptureNotes;
 class DetectAnomaly;
 class LowPrecisionCopies;
+class Mark;
 class ParameterPager;
 class ScopeFrame;
 class TouchedTensors;
@@ -42,6 +44,9 @@ struct Context {
   bool recomputing = false;           // a forward pass that has run before (autograd/checkpoint.h)
   CaptureNotes* capture = nullptr;    // of the pass that is being captured (runtime/capture.h)
   Uploads* uploads = nullptr;         // where new arrays from the host go (runtime/capture.h)
+  // While the host does its part of a replayed pass: behind which place of the replay it comes,
+  // null: behind all that has been queued (runtime/capture.h).
+  std::shared_ptr<const Mark> reached;
 };
 
 Context& context();

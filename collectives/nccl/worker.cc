@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "lockstep/runtime/backend.h"
+
 namespace lockstep::nccl {
 
 using std::chrono::microseconds;
@@ -41,7 +43,9 @@ void Worker::submit(int group, const std::shared_ptr<WorkState>& work) {
   }
   try {
     task->events = take_events();
-    if (!task->on_host) check(library_.record(task->events->ready, compute_));
+    const Event known = work->ready ? work->ready->event() : nullptr;
+    task->ready = known != nullptr ? known : task->events->ready;
+    if (!task->on_host && known == nullptr) check(library_.record(task->ready, compute_));
   } catch (const CollectiveError& error) {
     abort(error.what());
   }

@@ -77,6 +77,7 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
     void* input = nullptr;
     void* output = nullptr;
     std::shared_ptr<Events> events;
+    Event ready = nullptr;  // of the input
     std::optional<Staging::Passage> passage;
     bool begun = false;
     bool queued = false;  // guarded by the mutex: the stream has it, and `events->end`

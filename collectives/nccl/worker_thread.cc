@@ -109,7 +109,7 @@ void Worker::launch(Task& task) {
     open_passage(task);
     check(staging_.enter(*task.passage, task.input));
   } else {
-    check(library_.wait(stream, task.events->ready));
+    check(library_.wait(stream, task.ready));
   }
   check(library_.record(task.events->begin, stream));
   settle(task.group, task.on_host ? issue(task, task.passage->input(), task.passage->output())

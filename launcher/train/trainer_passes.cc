@@ -30,7 +30,8 @@ void Trainer::make_passes() {
 
 // Gradients that are reduced while backward runs are worth more than what a graph saves.
 bool Trainer::may_replay() const {
-  return communicator_.size() == 1 || !ddp_->synchronizes() || options_.cuda_graph == "on";
+  return communicator_.size() == 1 || !ddp_->synchronizes() || ddp_->overlaps_replays() ||
+         options_.cuda_graph == "on";
 }
 
 // After the first step: what was asked for and is not done.

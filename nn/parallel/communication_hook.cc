@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <utility>
 
 #include "lockstep/nn/parallel/error_feedback.h"
 #include "lockstep/runtime/math/unary.h"
@@ -12,9 +13,10 @@
 
 namespace lockstep::nn {
 
-Work mean_of_bucket(const GradientBucket& bucket) {
-  return bucket.communicator.all_reduce(bucket.values, ReduceOp::mean,
-                                        {.what = "gradients", .bucket = bucket.index});
+Work mean_of_bucket(const GradientBucket& bucket, std::shared_ptr<const Mark> ready) {
+  return bucket.communicator.all_reduce(
+      bucket.values, ReduceOp::mean,
+      {.what = "gradients", .bucket = bucket.index, .ready = std::move(ready)});
 }
 
 CommunicationHook compress_to(DType dtype) {

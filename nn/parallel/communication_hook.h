@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "lockstep/collectives/communicator.h"
@@ -30,8 +31,8 @@ struct GradientBucket {
 // collective goes into Work::then.
 using CommunicationHook = std::function<Work(const GradientBucket& bucket)>;
 
-// The mean of the values as they are: what happens without a hook.
-Work mean_of_bucket(const GradientBucket& bucket);
+// The mean of the values as they are: what happens without a hook. `ready` as in CollectiveOptions.
+Work mean_of_bucket(const GradientBucket& bucket, std::shared_ptr<const Mark> ready = {});
 
 // Values travel in bf16 or f16. Over MPI and between threads the mean is taken in float.
 CommunicationHook compress_to(DType dtype);

@@ -85,6 +85,7 @@ DistributedDataParallel::~DistributedDataParallel() {
   for (const NamedParameter& named : parameters_) {
     Leaf& leaf = named.parameter.leaf();
     leaf.set_hook({});
+    leaf.set_marked(false);
     leaf.set_busy(false);
     leaf.set_vacate({});
     named.parameter.set_reduction_pending(false);
@@ -196,6 +197,16 @@ void DistributedDataParallel::attach_hooks() {
     leaf.set_hook([this, index = static_cast<int>(i)] { on_fired(index); });
     leaf.set_vacate([this, index = static_cast<int>(i)] { vacate(index); });
   }
+  mark_ends();
+}
+
+// A replayed pass sends a bucket when the last gradient of it is complete.
+void DistributedDataParallel::mark_ends() {
+  for (const FlatLayout::Bucket& bucket : layout_.buckets) {
+    for (const int member : bucket.members) {
+      parameter(member).leaf().set_marked(member == bucket.members.back());
+    }
+  }
 }
 
 void DistributedDataParallel::on_fired(int index) {
@@ -239,11 +250,16 @@ Work DistributedDataParallel::launch(int index) {
                      .values = layout_.bucket(gradients_, index),
                      .gradients = {},
                      .weight = weight_};
+  // Of a replay, as long as nothing is queued here that would come behind all of it.
+  std::shared_ptr<const Mark> ready = context().reached;
   for (int member : bucket.members) {
     Leaf& leaf = parameter(member).leaf();
     out.gradients.push_back(layout_.window(gradients_, member, leaf.shape()));
     out.parameters.push_back(members_[member]);
-    if (!leaf.has_gradient()) kernels::fill(out.gradients.back(), 0);
+    if (!leaf.has_gradient()) {
+      kernels::fill(out.gradients.back(), 0);
+      ready.reset();
+    }
     leaf.set_busy(true);
   }
   if (weight_ == 0) {
@@ -251,7 +267,8 @@ Work DistributedDataParallel::launch(int index) {
   } else if (weight_ != 1) {
     kernels::scale_add(weight_, out.values, 0, out.values);
   }
-  return options_.hook ? options_.hook(out) : mean_of_bucket(out);
+  if (options_.hook) return options_.hook(out);
+  return mean_of_bucket(out, weight_ == 1 ? ready : nullptr);
 }
 
 void DistributedDataParallel::wrap_hook() {

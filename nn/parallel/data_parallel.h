@@ -130,6 +130,9 @@ class DistributedDataParallel {
 
   // Whether a backward pass sends gradients: not under no_sync().
   bool synchronizes() const { return synchronize_; }
+  // Whether buckets of a replayed pass (nn/captured_passes.h) leave while it still runs; otherwise
+  // they leave behind it.
+  bool overlaps_replays() const { return !sharding_ && !options_.hook && !tuning(); }
 
   // Other bucket sizes from the next step on. The same on all ranks.
   void set_bucket_sizes(const BucketSizes& sizes);
@@ -169,6 +172,7 @@ class DistributedDataParallel {
   Array new_gradients(DType dtype) const;
   void move_into(FlatLayout layout);
   void attach_hooks();
+  void mark_ends();
   void on_fired(int index);
   std::chrono::steady_clock::time_point time_of_device() const;
   void vacate(int index);

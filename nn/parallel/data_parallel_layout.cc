@@ -33,6 +33,7 @@ FlatLayout DistributedDataParallel::packed(const std::vector<int>& order) {
 void DistributedDataParallel::regroup() {
   reducer_->regroup(sharding_ ? sharding_->bucket_of() : layout_.bucket_of,
                     static_cast<int>(bucket_count()));
+  mark_ends();
 }
 
 void DistributedDataParallel::set_bucket_sizes(const BucketSizes& sizes) {

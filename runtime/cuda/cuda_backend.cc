@@ -7,15 +7,18 @@
 namespace lockstep::cuda {
 namespace {
 
-struct EventMark final : Mark {
-  EventMark(Driver& driver, Stream stream) : driver(driver), event(driver.record(stream)) {}
-  ~EventMark() override { driver.destroy(event); }
+class EventMark final : public Mark {
+ public:
+  EventMark(Driver& driver, Event event) : driver_(driver), event_(event) {}
+  ~EventMark() override { driver_.destroy(event_); }
+  void* event() const override { return event_; }
 
-  Driver& driver;
-  Event event;
+ private:
+  Driver& driver_;
+  const Event event_;
 };
 
-Event event_of(const Mark& mark) { return static_cast<const EventMark&>(mark).event; }
+Event event_of(const Mark& mark) { return static_cast<Event>(mark.event()); }
 
 }  // namespace
 
@@ -65,7 +68,11 @@ void* CudaBackend::stream() { return queue_.stream(); }
 
 std::unique_ptr<Mark> CudaBackend::mark() {
   if (queue_.captures()) return nullptr;
-  return std::make_unique<EventMark>(*driver_, queue_.stream());
+  return std::make_unique<EventMark>(*driver_, driver_->record(queue_.stream()));
+}
+std::unique_ptr<Mark> CudaBackend::mark_in_capture() {
+  if (!queue_.captures()) return nullptr;
+  return std::make_unique<EventMark>(*driver_, driver_->record_in_graph(queue_.stream()));
 }
 bool CudaBackend::is_reached(const Mark& mark) { return driver_->is_reached(event_of(mark)); }
 double CudaBackend::seconds_between(const Mark& from, const Mark& to) {

@@ -38,6 +38,7 @@ class CudaBackend final : public Backend {
   void synchronize() override;
   void* stream() override;
   std::unique_ptr<Mark> mark() override;
+  std::unique_ptr<Mark> mark_in_capture() override;
   bool is_reached(const Mark& mark) override;
   double seconds_between(const Mark& from, const Mark& to) override;
 

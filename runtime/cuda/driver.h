@@ -45,6 +45,8 @@ class Driver {
 
   // An event behind what the stream has been given so far.
   virtual Event record(Stream stream) = 0;
+  // On a stream that is being written down: each launch of the graph records it anew.
+  virtual Event record_in_graph(Stream stream) = 0;
   virtual bool is_reached(Event event) = 0;
   virtual void wait(Event event) = 0;
   // Between two that are reached.

@@ -243,6 +243,12 @@ class SimulatedDriver final : public Driver {
     LOCKSTEP_CHECK(!is_captured(stream), "an event on a stream that is captured");
     return reinterpret_cast<Event>(new Clock::time_point(Clock::now()));
   }
+  Event record_in_graph(Stream stream) override {
+    auto* event = new Clock::time_point;
+    const auto record = [event] { *event = Clock::now(); };
+    write_down(stream, record);
+    return reinterpret_cast<Event>(event);
+  }
   bool is_reached(Event) override {
     pinned().copy_now();
     return true;

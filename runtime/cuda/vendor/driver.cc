@@ -76,6 +76,15 @@ class CudaDriver final : public Driver {
     check(code, "cudaEventRecord");
     return event;
   }
+  Event record_in_graph(Stream stream) override {
+    use();
+    cudaEvent_t event = nullptr;
+    LOCKSTEP_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    const cudaError_t code = cudaEventRecordWithFlags(event, stream, cudaEventRecordExternal);
+    if (code != cudaSuccess) cudaEventDestroy(event);
+    check(code, "cudaEventRecordWithFlags");
+    return event;
+  }
   bool is_reached(Event event) override {
     use();
     const cudaError_t code = cudaEventQuery(event);

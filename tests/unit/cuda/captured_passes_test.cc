@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "lockstep/autograd/ops.h"
 #include "lockstep/nn/layers.h"
 #include "lockstep/runtime/ops/elementwise.h"
@@ -213,6 +215,54 @@ TEST(CapturedPasses, CallTheHooksOfLeavesWithEachReplay) {
     EXPECT_TRUE(parameter.leaf().has_gradient()) << name;
     parameter.leaf().set_hook({});
   }
+}
+
+// The place that a hook finds is its own, or that of the next one that has one.
+TEST(CapturedPasses, MarkedHooksKnowTheirPlace) {
+  Training captured(true);
+  const std::vector<nn::NamedParameter> parameters = captured.net().named_parameters();
+  std::vector<std::string> order;  // in which they fire
+  std::vector<const Mark*> places;
+  for (const auto& [name, parameter] : parameters) {
+    parameter.leaf().set_hook([&, name = name] {
+      order.push_back(name);
+      places.push_back(context().reached.get());
+    });
+  }
+  captured.step();
+  EXPECT_THAT(places, testing::Each(nullptr));
+  ASSERT_EQ(order.size(), 2 * parameters.size());
+  const std::set<std::string> marked{order[1], order[3]};
+  for (const auto& [name, parameter] : parameters) {
+    parameter.leaf().set_marked(marked.contains(name));
+  }
+  captured.steps(7);
+  ASSERT_GT(captured.passes().replays(), 0);
+  places.clear();
+  captured.step();
+  ASSERT_EQ(places.size(), 2 * parameters.size());
+  for (const size_t first : {size_t{0}, parameters.size()}) {
+    const auto own = places.begin() + static_cast<std::ptrdiff_t>(first);
+    EXPECT_NE(own[1], nullptr);
+    EXPECT_EQ(own[0], own[1]);
+    EXPECT_NE(own[3], own[1]);
+    EXPECT_EQ(own[2], own[3]);
+    EXPECT_THAT(std::vector(own + 4, own + static_cast<std::ptrdiff_t>(parameters.size())),
+                testing::Each(nullptr));
+    for (const size_t i : {size_t{1}, size_t{3}}) {
+      backend_of(test::device()).synchronize();
+      EXPECT_TRUE(backend_of(test::device()).is_reached(*own[i]));
+    }
+  }
+  EXPECT_EQ(context().reached, nullptr);
+  // Other places are another pass.
+  const int64_t replays = captured.passes().replays();
+  for (const auto& [name, parameter] : parameters) parameter.leaf().set_marked(false);
+  places.clear();
+  captured.step();
+  EXPECT_THAT(places, testing::Each(nullptr));
+  EXPECT_EQ(captured.passes().replays(), replays + 2);
+  for (const auto& [name, parameter] : parameters) parameter.leaf().set_hook({});
 }
 
 TEST(CapturedPasses, WhatLoadComputesLiesElsewhereEachTime) {
