@@ -96,4 +96,9 @@ void Buffer::place(DType dtype, Device device) {
   if (before) kernels::copy_into(before, state_->array);
 }
 
+void Buffer::seat(Array memory) {
+  kernels::copy_into(array(), memory);
+  state_->array = std::move(memory);
+}
+
 }  // namespace lockstep::nn

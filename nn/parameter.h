@@ -173,6 +173,8 @@ class Buffer {
   const Array& array() const;
   // Moves what it held before.
   void place(DType dtype, Device device);
+  // Goes on in `memory`, of its shape and dtype.
+  void seat(Array memory);
   const void* identity() const { return state_.get(); }
 
  private:

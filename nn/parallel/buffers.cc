@@ -1,44 +1,74 @@
 #include "lockstep/nn/parallel/buffers.h"
 
-#include "lockstep/runtime/ops/elementwise.h"
+#include <algorithm>
 
 namespace lockstep::nn {
 namespace {
 
-Array bytes_of(const Array& x) {
-  const auto width = static_cast<int64_t>(size_of(x.dtype()));
-  return Array(x.storage(), DType::u8, {x.elements() * width}, {1}, x.offset() * width);
-}
+constexpr int64_t kAlignment = 64;
 
-// All of one device.
-void broadcast_bytes(Communicator& communicator, const std::vector<Array>& values) {
-  int64_t total = 0;
-  for (const Array& own : values) total += own.elements();
-  const Array flat = Array::empty({total}, DType::u8, values.front().device());
-  const bool sends = communicator.rank() == 0;
-  const auto copy_all = [&] {
-    int64_t offset = 0;
-    for (const Array& own : values) {
-      const Array place = flat.narrow(0, offset, own.elements());
-      sends ? kernels::copy_into(own, place) : kernels::copy_into(place, own);
-      offset += own.elements();
-    }
-  };
-  if (sends) copy_all();
-  communicator.broadcast(flat, 0, {.what = "buffers"}).wait();
-  if (!sends) copy_all();
+char* place_of(const Array& bytes, int64_t offset) {
+  return static_cast<char*>(bytes.data()) + offset;
 }
 
 }  // namespace
 
-void broadcast_buffers(Communicator& communicator, const std::vector<NamedBuffer>& buffers) {
-  std::vector<Array> on_host, elsewhere;
-  for (const NamedBuffer& named : buffers) {
-    const Array& own = named.buffer.array();
-    (own.device() == Device() ? on_host : elsewhere).push_back(bytes_of(own));
+SharedBuffers::SharedBuffers(const std::vector<NamedBuffer>& buffers) {
+  for (const auto& [name, buffer] : buffers) {
+    const auto is_same = [&own = buffer](const Buffer& known) {
+      return known.identity() == own.identity();
+    };
+    if (std::none_of(buffers_.begin(), buffers_.end(), is_same)) buffers_.push_back(buffer);
   }
-  if (!on_host.empty()) broadcast_bytes(communicator, on_host);
-  if (!elsewhere.empty()) broadcast_bytes(communicator, elsewhere);
+  gather();
+}
+
+void SharedBuffers::gather() {
+  flats_.clear();
+  std::vector<Device> devices;
+  std::vector<int64_t> sizes;
+  for (const Buffer& buffer : buffers_) {
+    const Array& own = buffer.array();
+    const auto at = std::find(devices.begin(), devices.end(), own.device()) - devices.begin();
+    const auto flat = static_cast<size_t>(at);
+    if (flat == devices.size()) {
+      devices.push_back(own.device());
+      sizes.push_back(0);
+      flats_.emplace_back();
+    }
+    flats_[flat].places.emplace_back(buffer, sizes[flat]);
+    sizes[flat] += (static_cast<int64_t>(own.bytes()) + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  for (size_t i = 0; i < flats_.size(); ++i) {
+    const Array bytes = Array::zeros({sizes[i]}, DType::u8, devices[i]);
+    flats_[i].bytes = bytes;
+    for (auto& [buffer, offset] : flats_[i].places) {
+      const Array& own = buffer.array();
+      // Of a storage of its own: a buffer that changes is no change of the others.
+      const Ref<Storage> window =
+          Storage::adopt(devices[i], place_of(bytes, offset), own.bytes(), [bytes] {});
+      buffer.seat(Array(window, own.dtype(), own.shape(), contiguous_strides(own.shape()), 0));
+    }
+  }
+}
+
+// Not where somebody has given one of them another place.
+bool SharedBuffers::gathered() const {
+  return std::all_of(flats_.begin(), flats_.end(), [](const Flat& flat) {
+    return std::all_of(flat.places.begin(), flat.places.end(), [&](const auto& place) {
+      return place.first.array().data() == place_of(flat.bytes, place.second);
+    });
+  });
+}
+
+std::vector<Work> SharedBuffers::broadcast(Communicator& communicator) {
+  if (!gathered()) gather();
+  std::vector<Work> works;
+  for (const Flat& flat : flats_) {
+    for (const auto& [buffer, offset] : flat.places) buffer.array().storage()->bump_version();
+    works.push_back(communicator.broadcast(flat.bytes, 0, {.what = "buffers"}));
+  }
+  return works;
 }
 
 }  // namespace lockstep::nn

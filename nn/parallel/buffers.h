@@ -1,5 +1,6 @@
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "lockstep/collectives/communicator.h"
@@ -7,7 +8,26 @@
 
 namespace lockstep::nn {
 
-// All ranks get rank 0's values, in one collective; in none where there are no buffers.
-void broadcast_buffers(Communicator& communicator, const std::vector<NamedBuffer>& buffers);
+// Buffers that all ranks take over from rank 0. Those of one device are moved side by side, so that
+// they travel in one collective and nothing is copied.
+class SharedBuffers {
+ public:
+  explicit SharedBuffers(const std::vector<NamedBuffer>& buffers);
+
+  // Begins to give all ranks rank 0's values: a collective for each device, none where there are no
+  // buffers. They are there when the works have been waited for.
+  std::vector<Work> broadcast(Communicator& communicator);
+
+ private:
+  struct Flat {
+    Array bytes;
+    std::vector<std::pair<Buffer, int64_t>> places;  // with the offset of each
+  };
+  void gather();
+  bool gathered() const;
+
+  std::vector<Buffer> buffers_;
+  std::vector<Flat> flats_;  // one for each device
+};
 
 }  // namespace lockstep::nn

@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "lockstep/collectives/activity.h"
-#include "lockstep/nn/parallel/buffers.h"
 #include "lockstep/nn/parallel/same_model.h"
 #include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/ops/elementwise.h"
@@ -72,9 +71,12 @@ DistributedDataParallel::DistributedDataParallel(Module& module, Communicator& c
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (member_of_[i] == kOutside) state.push_back(parameters_[i].parameter.tensor().value());
   }
-  std::vector<NamedBuffer> buffers = module.named_buffers();
-  for (const NamedBuffer& named : buffers) state.push_back(named.buffer.array());
-  if (options_.broadcast_buffers) buffers_ = std::move(buffers);
+  const std::vector<NamedBuffer> buffers = module.named_buffers();
+  if (options_.broadcast_buffers) {
+    for (const Work& work : buffers_.emplace(buffers).broadcast(communicator_)) work.wait();
+  } else {
+    for (const NamedBuffer& named : buffers) state.push_back(named.buffer.array());
+  }
   broadcast_values(communicator_, state, "initial state");
   reducer_.emplace(sharding_ ? sharding_->bucket_of() : layout_.bucket_of,
                    static_cast<int>(bucket_count()), [this](int bucket) { return launch(bucket); });
@@ -333,9 +335,12 @@ StepReport DistributedDataParallel::finish(const StepReport& mine) {
   // For the memory of gradients, and for parameters.
   const std::chrono::nanoseconds waited = sharding_ ? sharding_->take_waited() : exposed_.zero();
   finish_reductions();
+  // The host waits once, for control.
+  const std::vector<Work> buffers =
+      buffers_ ? buffers_->broadcast(communicator_) : std::vector<Work>();
   const Control total = control(mine);
   reduce_late(total.uses);
-  broadcast_buffers(communicator_, buffers_);
+  for (const Work& work : buffers) work.wait();
   exposed_ = std::chrono::steady_clock::now() - start;
   exposed_ += waited;
   if (sharding_) sharding_->take_waited();  // is in it

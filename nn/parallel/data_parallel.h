@@ -10,6 +10,7 @@
 #include "lockstep/collectives/communicator.h"
 #include "lockstep/nn/module.h"
 #include "lockstep/nn/parallel/bucket_tuner.h"
+#include "lockstep/nn/parallel/buffers.h"
 #include "lockstep/nn/parallel/communication_hook.h"
 #include "lockstep/nn/parallel/flat_layout.h"
 #include "lockstep/nn/parallel/reducer.h"
@@ -199,7 +200,7 @@ class DistributedDataParallel {
   Communicator& communicator_;
   DataParallelOptions options_;
   std::vector<NamedParameter> parameters_;  // in the order of the module
-  std::vector<NamedBuffer> buffers_;        // that finish() broadcasts
+  std::optional<SharedBuffers> buffers_;    // that finish() broadcasts
   std::vector<int> members_;                // indices of those that have a place in a bucket
   std::vector<int> member_of_;              // of each parameter; kOutside: frozen so far
   std::vector<bool> late_;                  // of each parameter, in this step

@@ -72,8 +72,6 @@ void train_model(Model& model, int64_t classes, const Flags& flags, Communicator
   if (copies) optimizer.set_copies(&*copies);
   nn::CapturedPasses passes(model, backend, copies ? &*copies : nullptr);
   if (flags.no_graph) passes.refuse("--no-graph");
-  // As the trainer does: gradients that are reduced while backward runs are worth more.
-  if (ddp) passes.refuse("the ranks communicate within a pass");
   manual_seed(1 + static_cast<uint64_t>(communicator.rank()));  // each rank's own batch
   const Tensor inputs = flags.inputs(where);
   const Tensor labels = randint(classes, {flags.batch}, {.device = where});

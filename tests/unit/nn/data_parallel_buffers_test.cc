@@ -65,5 +65,43 @@ TEST(DataParallelBuffers, TravelInOneCollectiveWhereThereAreAny) {
   EXPECT_EQ(collectives_of_a_step(sent, true), plain + 1);
 }
 
+// What was made elsewhere since is brought along, and a buffer that changes is no change of others.
+TEST(DataParallelBuffers, MayBeMovedAndChangeApart) {
+  const auto communicator = make_single_communicator();
+  BatchNorm1d norm(3);
+  DistributedDataParallel ddp(norm, *communicator);
+  kernels::fill(norm.running_mean.array(), 7);
+  ddp.finish();
+  norm.running_mean.place(DType::f64, {});
+  const void* before = norm.running_mean.array().data();
+  ddp.finish();
+  EXPECT_NE(norm.running_mean.array().data(), before);
+  EXPECT_EQ(norm.running_mean.array().dtype(), DType::f64);
+  EXPECT_EQ(norm.running_mean.array().to_vector<double>(), std::vector<double>(3, 7));
+  EXPECT_EQ(norm.running_var.array().to_vector<double>(), std::vector<double>(3, 1));
+  const void* after = norm.running_mean.array().data();
+  ddp.finish();
+  EXPECT_EQ(norm.running_mean.array().data(), after);
+
+  // In evaluation its backward pass reads them again, and refuses any that were overwritten.
+  BatchNorm1d other(3);
+  struct Both : Module {
+    Both(Module& first, Module& second) : first(first), second(second) {}
+    void visit(Visitor& v) override {
+      v("first", first);
+      v("second", second);
+    }
+    Module &first, &second;
+  };
+  BatchNorm1d still(3);
+  Both both(still, other);
+  DistributedDataParallel together(both, *communicator, {.placement = {.dtype = DType::f64}});
+  still.train(false);
+  const Tensor x(random_array({4, 3}, 2));
+  const Tensor y = still(x);
+  other(x);
+  EXPECT_NO_THROW(sum(y).backward());
+}
+
 }  // namespace
 }  // namespace lockstep::nn
