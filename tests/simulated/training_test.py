@@ -143,8 +143,8 @@ class Training(SystemTest):
 
     def test_memory_that_cannot_be_reserved(self):
         for more, code, said in (
-                (["--memory-reserve", "3GiB"], 1,
-                 "--memory-reserve 3GiB: out of memory on cuda:0: 3 GiB asked for, 0 bytes in use, "
+                (["--memory-reserve", "1024GiB"], 1,
+                 "--memory-reserve 1024GiB: out of memory on cuda:0: 1024 GiB asked for, 0 bytes in use, "
                  "0 bytes cached, the device has no more; held by nobody"),
                 (["--memory-reserve", "64MiB", "--memory-limit", "63MiB"], 2,
                  "--memory-reserve 64MiB is above --memory-limit 63MiB"),
