@@ -39,3 +39,10 @@ add_link_options(${LOCKSTEP_SANITIZER_FLAGS})
 # For code that runs once a step at most, and for tests: it need not be fast, and compiles in two
 # thirds of the time.
 set(LOCKSTEP_QUICK -O1)
+# AddressSanitizer's and UBSan's checks take longer to optimise than to run: under them nothing is
+# optimised but what loops over elements, LOCKSTEP_LOOPS. ThreadSanitizer's gain little.
+set(LOCKSTEP_LOOPS)
+if(LOCKSTEP_SANITIZER STREQUAL "address")
+  set(LOCKSTEP_QUICK -O0)
+  set(LOCKSTEP_LOOPS -O1)
+endif()
