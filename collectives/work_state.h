@@ -66,7 +66,7 @@ struct WorkState {
   std::string what;
   int bucket = -1;
   std::shared_ptr<const Mark> ready;  // as in CollectiveOptions
-  int64_t step = 0;  // of the activity when it was started, as is the phase
+  int64_t step = 0;                   // of the activity when it was started, as is the phase
   std::string phase;
   int rank = 0;
   int size = 1;

@@ -10,7 +10,8 @@ void at_each_replay(std::function<void()> effect, bool marked) {
   std::shared_ptr<const Mark> reached;
   if (marked) reached = notes->backend->mark_in_capture();
   // For those before it, too, that have no place of their own.
-  for (auto before = notes->effects.rbegin(); reached && before != notes->effects.rend(); ++before) {
+  for (auto before = notes->effects.rbegin(); reached && before != notes->effects.rend();
+       ++before) {
     if (before->reached) break;
     before->reached = reached;
   }

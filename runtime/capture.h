@@ -36,8 +36,8 @@ struct CaptureNotes {
   std::vector<Bound> bounds;
 };
 
-// Does `effect`, now or as often as the pass is done: counts a batch, tells of a gradient. `marked`:
-// it wants to know where in a replay its turn has come (do_effects).
+// Does `effect`, now or as often as the pass is done: counts a batch, tells of a gradient.
+// `marked`: it wants to know where in a replay its turn has come (do_effects).
 void at_each_replay(std::function<void()> effect, bool marked = false);
 // After a replay has begun. Each finds in context().reached behind which place of it it comes.
 void do_effects(const CaptureNotes& notes);

@@ -34,8 +34,8 @@ Outcome train(const Case& with) {
   FakeNccl library(network, 0);
   MemoryStore memory;
   const auto store = memory.connect();
-  const auto communicator = nccl::make_communicator(
-      library, *store, {.rank = 0, .size = 1, .device = device()}, kPlenty);
+  const auto communicator =
+      nccl::make_communicator(library, *store, {.rank = 0, .size = 1, .device = device()}, kPlenty);
   Net net;
   nn::DataParallelOptions options = with.options;
   options.placement.device = device();
@@ -76,7 +76,8 @@ Outcome train(const Case& with) {
 
 TEST(SimulatedDataParallel, BucketsLeaveWithinAReplay) {
   for (const int64_t passes : {1, 3}) {
-    const Outcome plain = train({.captures = false, .passes = passes}), captured = train({.passes = passes});
+    const Outcome plain = train({.captures = false, .passes = passes}),
+                  captured = train({.passes = passes});
     EXPECT_EQ(captured.losses, plain.losses);
     EXPECT_EQ(plain.replays, 0);
     EXPECT_GT(captured.replays, 4 * passes);
