@@ -208,7 +208,7 @@ void Engine::finish_leaf(Leaf& leaf) {
     leaf->set_has_gradient(true);
     if (leaf->hook_) leaf->hook_();
   };
-  at_each_replay(tell, leaf.marked_);
+  at_each_replay(tell, &leaf, leaf.marked_);
 }
 
 Tensor Engine::gradient_of(const Tensor& target) {

@@ -253,14 +253,15 @@ class Leaf final : public Node {
   // only if a gradient arrived. One hook; empty: none.
   void set_hook(std::function<void()> hook) { hook_ = std::move(hook); }
   bool has_hook() const { return static_cast<bool>(hook_); }
-  // Where a captured pass is replayed, the hook of a marked leaf finds in context().reached where
-  // its gradient is complete.
+  // Where a captured pass is replayed, the replay knows when it has come so far that the gradient
+  // of a marked leaf is complete (runtime/capture.h).
   void set_marked(bool marked) { marked_ = marked; }
   bool marked() const { return marked_; }
 
   // While busy, the gradient's memory is somebody's who reads it (a reduction under way): before
   // anything is written there `vacate` is called, which gives the leaf other memory.
   void set_busy(bool busy) { busy_ = busy; }
+  bool busy() const { return busy_; }
   void set_vacate(std::function<void()> vacate) { vacate_ = std::move(vacate); }
   // While away, the gradient's memory is not there yet (a sharded bucket between passes): before
   // anything is written, `vacate` is called and brings it.

@@ -72,8 +72,16 @@ bool CapturedPasses::captured(const std::function<Array()>& pass) {
   drop_outdated(*kind_);
   // A graph converts nothing: what it reads is current before it runs.
   if (copies_ != nullptr) copies_->refresh();
-  if (kind_->capture == nullptr && kind_->settled > kWarmUp) capture(*kind_, pass);
-  return kind_->capture != nullptr && within_bounds(*kind_);
+  const auto is_busy = [](const auto& each) { return each.parameter.leaf().busy(); };
+  const auto any_is_busy = [&](const auto& parameters) {
+    return std::any_of(parameters.begin(), parameters.end(), is_busy);
+  };
+  if (kind_->capture == nullptr && kind_->settled > kWarmUp &&
+      !any_is_busy(module_.named_parameters())) {
+    capture(*kind_, pass);
+  }
+  // A pass that is not captured turns to other memory where gradients are being read.
+  return kind_->capture != nullptr && within_bounds(*kind_) && !any_is_busy(kind_->parameters);
 }
 
 CapturedPasses::CapturedParameter::CapturedParameter(const Parameter& parameter)
@@ -98,7 +106,11 @@ void CapturedPasses::drop_outdated(Kind& kind) const {
   const auto all = [&](bool (CapturedParameter::*is)() const) {
     return std::all_of(kind.parameters.begin(), kind.parameters.end(), std::mem_fn(is));
   };
-  const bool stayed = all(&CapturedParameter::is_where_before);
+  const auto is_where_before = [](const auto& entry) {
+    return entry.first.array().data() == entry.second;
+  };
+  const bool stayed = all(&CapturedParameter::is_where_before) &&
+                      std::all_of(kind.buffers.begin(), kind.buffers.end(), is_where_before);
   if (!stayed) kind.settled = 0;
   if (stayed && all(&CapturedParameter::is_as_before) && kind.seed == context().random.seed) return;
   kind.capture.reset();
@@ -138,6 +150,10 @@ void CapturedPasses::capture(Kind& kind, const std::function<Array()>& pass) {
       leaf.seat_gradient(Array::empty(leaf.shape(), parameter.dtype(), backend_.device()));
     }
     kind.parameters.emplace_back(parameter);
+  }
+  kind.buffers.clear();
+  for (const auto& [name, buffer] : module_.named_buffers()) {
+    kind.buffers.emplace_back(buffer, buffer.array().data());
   }
   const RandomKey key = context().random;
   const auto undo = [&] {
@@ -192,7 +208,7 @@ Array CapturedPasses::replay(double weight) {
   kind.capture->replay(context().random);
   context().random.operation += kind.operations;
   ++replays_;
-  do_effects(kind.notes);
+  Replay(kind.notes).do_effects();
   // The next replay overwrites its own.
   const Array loss = Array::empty(kind.loss.shape(), kind.loss.dtype(), kind.loss.device());
   kernels::copy_into(kind.loss, loss);

@@ -26,7 +26,7 @@ namespace lockstep::nn {
 //   });
 //
 // Gradients keep their memory from the first capture on. Random numbers go by context().random as
-// ever; hooks of leaves (data parallelism's) are called after a replay instead of within the
+// ever; hooks of leaves (data parallelism's) are called once a replay has begun, not within the
 // backward pass.
 class CapturedPasses {
  public:
@@ -84,6 +84,7 @@ class CapturedPasses {
     uint64_t seed = 0;        // of its random numbers
     uint32_t operations = 0;  // that draw some
     std::vector<CapturedParameter> parameters;
+    std::vector<std::pair<Buffer, const void*>> buffers;  // with where they lie
     std::unique_ptr<Capture> capture;
   };
 

@@ -1,10 +1,12 @@
 #include "lockstep/runtime/capture.h"
 
+#include <algorithm>
+
 #include "lockstep/runtime/backend.h"
 
 namespace lockstep {
 
-void at_each_replay(std::function<void()> effect, bool marked) {
+void at_each_replay(std::function<void()> effect, const void* of, bool marked) {
   CaptureNotes* notes = context().capture;
   if (notes == nullptr) return effect();
   std::shared_ptr<const Mark> reached;
@@ -15,21 +17,22 @@ void at_each_replay(std::function<void()> effect, bool marked) {
     if (before->reached) break;
     before->reached = reached;
   }
-  notes->effects.push_back({std::move(effect), reached});
+  notes->effects.push_back({std::move(effect), of, reached});
 }
 
-void do_effects(const CaptureNotes& notes) {
-  std::shared_ptr<const Mark>& reached = context().reached;
-  try {
-    for (const CaptureNotes::Effect& effect : notes.effects) {
-      reached = effect.reached;
-      effect.run();
-    }
-  } catch (...) {
-    reached.reset();
-    throw;
-  }
-  reached.reset();
+Replay::Replay(const CaptureNotes& notes)
+    : notes_(notes), before_(std::exchange(context().replay, this)) {}
+
+Replay::~Replay() { context().replay = before_; }
+
+void Replay::do_effects() {
+  for (next_ = 0; next_ < notes_.effects.size(); ++next_) notes_.effects[next_].run();
+}
+
+bool Replay::is_to_come(const void* of) const {
+  return std::any_of(notes_.effects.begin() + static_cast<std::ptrdiff_t>(next_) + 1,
+                     notes_.effects.end(),
+                     [of](const CaptureNotes::Effect& effect) { return effect.of == of; });
 }
 
 Array Uploads::next(const Shape& shape, DType dtype, Device device) {

@@ -21,9 +21,9 @@ struct CaptureNotes {
   // What the host does in the pass, to be done with each replay, once that has begun.
   struct Effect {
     std::function<void()> run;
-    // A place of the pass behind which it comes; null: the end. A later one than it asked for
-    // where it asked for none.
-    std::shared_ptr<const Mark> reached;
+    const void* of;  // whose it is; null: nobody asks
+    std::shared_ptr<const Mark>
+        reached;  // a place of the pass behind which it comes; null: the end
   };
   std::vector<Effect> effects;
   Backend* backend = nullptr;  // that captures
@@ -37,10 +37,29 @@ struct CaptureNotes {
 };
 
 // Does `effect`, now or as often as the pass is done: counts a batch, tells of a gradient.
-// `marked`: it wants to know where in a replay its turn has come (do_effects).
-void at_each_replay(std::function<void()> effect, bool marked = false);
-// After a replay has begun. Each finds in context().reached behind which place of it it comes.
-void do_effects(const CaptureNotes& notes);
+// `marked`: a replay is to know when it has come so far.
+void at_each_replay(std::function<void()> effect, const void* of = nullptr, bool marked = false);
+
+// The host's part of a replay that has begun: context().replay while it lives.
+class Replay {
+ public:
+  explicit Replay(const CaptureNotes& notes);
+  ~Replay();
+  Replay(const Replay&) = delete;
+  Replay& operator=(const Replay&) = delete;
+
+  void do_effects();
+  // A place of the replay that lies behind all that comes before the effect that is being done.
+  // Null: only what is queued now lies behind it.
+  const std::shared_ptr<const Mark>& reached() const { return notes_.effects[next_].reached; }
+  // Whether an effect of this one is still to be done, after the one that is.
+  bool is_to_come(const void* of) const;
+
+ private:
+  const CaptureNotes& notes_;
+  size_t next_ = 0;
+  const Replay* before_;
+};
 
 // The arrays that are brought to a device for a pass, in order, at places that stay: what is
 // brought next time overwrites them.

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "lockstep/runtime/device.h"
 #include "lockstep/runtime/kernels.h"
@@ -11,8 +10,8 @@ namespace lockstep {
 struct CaptureNotes;
 class DetectAnomaly;
 class LowPrecisionCopies;
-class Mark;
 class ParameterPager;
+class Replay;
 class ScopeFrame;
 class TouchedTensors;
 class Tracer;
@@ -44,9 +43,7 @@ struct Context {
   bool recomputing = false;           // a forward pass that has run before (autograd/checkpoint.h)
   CaptureNotes* capture = nullptr;    // of the pass that is being captured (runtime/capture.h)
   Uploads* uploads = nullptr;         // where new arrays from the host go (runtime/capture.h)
-  // While the host does its part of a replayed pass: behind which place of the replay it comes,
-  // null: behind all that has been queued (runtime/capture.h).
-  std::shared_ptr<const Mark> reached;
+  const Replay* replay = nullptr;     // of which the host does its part (runtime/capture.h)
 };
 
 Context& context();

@@ -24,32 +24,33 @@ SharedBuffers::SharedBuffers(const std::vector<NamedBuffer>& buffers) {
 }
 
 void SharedBuffers::gather() {
-  flats_.clear();
-  std::vector<Device> devices;
+  std::vector<Flat> flats;
   std::vector<int64_t> sizes;
   for (const Buffer& buffer : buffers_) {
     const Array& own = buffer.array();
-    const auto at = std::find(devices.begin(), devices.end(), own.device()) - devices.begin();
-    const auto flat = static_cast<size_t>(at);
-    if (flat == devices.size()) {
-      devices.push_back(own.device());
+    const auto at = std::find_if(flats.begin(), flats.end(),
+                                 [&](const Flat& flat) { return flat.device == own.device(); });
+    const auto i = static_cast<size_t>(at - flats.begin());
+    if (at == flats.end()) {
+      flats.push_back({.device = own.device()});
       sizes.push_back(0);
-      flats_.emplace_back();
     }
-    flats_[flat].places.emplace_back(buffer, sizes[flat]);
-    sizes[flat] += (static_cast<int64_t>(own.bytes()) + kAlignment - 1) / kAlignment * kAlignment;
+    flats[i].places.emplace_back(buffer, sizes[i]);
+    sizes[i] += (static_cast<int64_t>(own.bytes()) + kAlignment - 1) / kAlignment * kAlignment;
   }
-  for (size_t i = 0; i < flats_.size(); ++i) {
-    const Array bytes = Array::zeros({sizes[i]}, DType::u8, devices[i]);
-    flats_[i].bytes = bytes;
-    for (auto& [buffer, offset] : flats_[i].places) {
+  for (size_t i = 0; i < flats.size(); ++i) {
+    flats[i].bytes = Array::zeros({sizes[i]}, DType::u8, flats[i].device);
+  }
+  for (auto& [device, bytes, places] : flats) {
+    for (auto& [buffer, offset] : places) {
       const Array& own = buffer.array();
       // Of a storage of its own: a buffer that changes is no change of the others.
       const Ref<Storage> window =
-          Storage::adopt(devices[i], place_of(bytes, offset), own.bytes(), [bytes] {});
+          Storage::adopt(device, place_of(bytes, offset), own.bytes(), [kept = bytes] {});
       buffer.seat(Array(window, own.dtype(), own.shape(), contiguous_strides(own.shape()), 0));
     }
   }
+  flats_ = std::move(flats);
 }
 
 // Not where somebody has given one of them another place.
@@ -65,7 +66,9 @@ std::vector<Work> SharedBuffers::broadcast(Communicator& communicator) {
   if (!gathered()) gather();
   std::vector<Work> works;
   for (const Flat& flat : flats_) {
-    for (const auto& [buffer, offset] : flat.places) buffer.array().storage()->bump_version();
+    for (const auto& [buffer, offset] : flat.places) {
+      if (communicator.size() > 1) buffer.array().storage()->bump_version();
+    }
     works.push_back(communicator.broadcast(flat.bytes, 0, {.what = "buffers"}));
   }
   return works;

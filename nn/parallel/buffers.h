@@ -20,6 +20,7 @@ class SharedBuffers {
 
  private:
   struct Flat {
+    Device device;
     Array bytes;
     std::vector<std::pair<Buffer, int64_t>> places;  // with the offset of each
   };

@@ -6,6 +6,7 @@
 #include "lockstep/collectives/activity.h"
 #include "lockstep/nn/parallel/same_model.h"
 #include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/capture.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::nn {
@@ -252,13 +253,17 @@ Work DistributedDataParallel::launch(int index) {
                      .values = layout_.bucket(gradients_, index),
                      .gradients = {},
                      .weight = weight_};
-  // Of a replay, as long as nothing is queued here that would come behind all of it.
-  std::shared_ptr<const Mark> ready = context().reached;
+  // Within a replay: as soon as that has come so far, if no gradient comes later in it, and nothing
+  // is queued here, which would come behind all of it.
+  const Replay* replay = context().replay;
+  std::shared_ptr<const Mark> ready = replay == nullptr ? nullptr : replay->reached();
   for (int member : bucket.members) {
     Leaf& leaf = parameter(member).leaf();
     out.gradients.push_back(layout_.window(gradients_, member, leaf.shape()));
     out.parameters.push_back(members_[member]);
-    if (!leaf.has_gradient()) {
+    if (replay != nullptr && replay->is_to_come(&leaf)) {
+      ready.reset();
+    } else if (!leaf.has_gradient()) {
       kernels::fill(out.gradients.back(), 0);
       ready.reset();
     }
@@ -315,6 +320,17 @@ void DistributedDataParallel::finish_reductions() {
   }
 }
 
+std::vector<Work> DistributedDataParallel::begin_buffers() {
+  if (!buffers_) return {};
+  try {
+    return buffers_->broadcast(communicator_);
+  } catch (const CollectiveError&) {
+    throw;
+  } catch (const std::exception& error) {
+    break_step("the broadcast of buffers", error);
+  }
+}
+
 void DistributedDataParallel::gather_parameters() {
   if (sharding_) sharding_->gather_all();
   communicator_.barrier({.what = "parameters gathered"}).wait();
@@ -336,8 +352,7 @@ StepReport DistributedDataParallel::finish(const StepReport& mine) {
   const std::chrono::nanoseconds waited = sharding_ ? sharding_->take_waited() : exposed_.zero();
   finish_reductions();
   // The host waits once, for control.
-  const std::vector<Work> buffers =
-      buffers_ ? buffers_->broadcast(communicator_) : std::vector<Work>();
+  const std::vector<Work> buffers = begin_buffers();
   const Control total = control(mine);
   reduce_late(total.uses);
   for (const Work& work : buffers) work.wait();

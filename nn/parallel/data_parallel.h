@@ -131,8 +131,8 @@ class DistributedDataParallel {
 
   // Whether a backward pass sends gradients: not under no_sync().
   bool synchronizes() const { return synchronize_; }
-  // Whether buckets of a replayed pass (nn/captured_passes.h) leave while it still runs; otherwise
-  // they leave behind it.
+  // Whether buckets of a replayed pass (nn/captured_passes.h) leave while it still runs, as long as
+  // its weight is 1; otherwise they leave behind it.
   bool overlaps_replays() const { return !sharding_ && !options_.hook && !tuning(); }
 
   // Other bucket sizes from the next step on. The same on all ranks.
@@ -179,6 +179,7 @@ class DistributedDataParallel {
   void vacate(int index);
   void wrap_hook();
   void finish_reductions();
+  std::vector<Work> begin_buffers();
   Work launch(int bucket);
   [[noreturn]] void break_step(const char* what, const std::exception& error);
   Control control(const StepReport& mine);

@@ -82,6 +82,7 @@ class FakeNetwork {
 
   static void execute(const Round& round, int size) {
     const Call& first = round.calls.begin()->second;
+    if (size == 1 && first.input == first.output) return;  // nothing changes
     const auto place = [&](void* data, int64_t part) {
       return static_cast<char*>(data) + static_cast<size_t>(part) * first.bytes();
     };
