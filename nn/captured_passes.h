@@ -17,10 +17,11 @@ namespace lockstep::nn {
 // Forward and backward passes that a device does by itself: one that has been seen before is
 // captured as a CUDA graph and replayed, so that the host queues one thing instead of hundreds.
 // What counts is what a pass queues, and at_each_replay(): every pass of a kind has to compute the
-// same, from the module's parameters, from buffers that stay where they are, and from what `load`
-// brings to the device (Array::from, Tensor::to) in equal shapes. Where parameters or gradients
-// have moved, or parameters are frozen or thawed, it is captured anew. Passes are done as usual
-// until they have settled, and from then on where they turn out not to be such: refusal() says why.
+// same, from the module's parameters and buffers, and from what `load` brings to the device
+// (Array::from, Tensor::to) in equal shapes. Where any of these or gradients have moved, parameters
+// are frozen or thawed, or other leaves are marked, it is captured anew. Passes are done as usual
+// until they have settled, while gradients are being reduced, and from then on where they turn out
+// not to be such: refusal() says why.
 //
 //   Array loss = passes.run(0, 1, [&] { batch = Array::from(...); }, [&] { return loss_of(batch);
 //   });

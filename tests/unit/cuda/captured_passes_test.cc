@@ -113,15 +113,25 @@ TEST(CapturedPasses, FollowParametersThatMove) {
         named.parameter.leaf().seat_gradient(elsewhere());
         if (i == 6) nn::Parameter(named.parameter).seat(elsewhere());
       }
-      for (nn::NamedBuffer& named : captured.net().named_buffers()) {
-        const Array& own = named.buffer.array();
-        named.buffer.seat(Array::empty(own.shape(), own.dtype(), own.device()));
-      }
     }
     EXPECT_EQ(captured.step(), plain.step()) << i;
   }
   EXPECT_EQ(buffers_of(captured), buffers_of(plain));
   EXPECT_GT(captured.passes().replays(), 8);
+}
+
+TEST(CapturedPasses, FollowBuffersThatMove) {
+  Training captured(true), plain(false);
+  for (int i = 0; i < 16; ++i) {
+    for (nn::NamedBuffer& named : captured.net().named_buffers()) {
+      if (i != 8) continue;
+      const Array& own = named.buffer.array();
+      named.buffer.seat(Array::empty(own.shape(), own.dtype(), own.device()));
+    }
+    EXPECT_EQ(captured.step(), plain.step()) << i;
+  }
+  EXPECT_EQ(buffers_of(captured), buffers_of(plain));
+  EXPECT_GT(captured.passes().replays(), 12);
 }
 
 // What others need is theirs, and training goes on without.
