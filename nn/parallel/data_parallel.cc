@@ -203,15 +203,6 @@ void DistributedDataParallel::attach_hooks() {
   mark_ends();
 }
 
-// A replayed pass sends a bucket when the last gradient of it is complete.
-void DistributedDataParallel::mark_ends() {
-  for (const FlatLayout::Bucket& bucket : layout_.buckets) {
-    for (const int member : bucket.members) {
-      parameter(member).leaf().set_marked(member == bucket.members.back());
-    }
-  }
-}
-
 void DistributedDataParallel::on_fired(int index) {
   parameters_[index].parameter.set_reduction_pending(true);
   if (member_of_[index] == kOutside) {
@@ -317,17 +308,6 @@ void DistributedDataParallel::finish_reductions() {
     throw;
   } catch (const std::exception& error) {
     break_step(options_.hook ? "the communication hook" : "the reduction of gradients", error);
-  }
-}
-
-std::vector<Work> DistributedDataParallel::begin_buffers() {
-  if (!buffers_) return {};
-  try {
-    return buffers_->broadcast(communicator_);
-  } catch (const CollectiveError&) {
-    throw;
-  } catch (const std::exception& error) {
-    break_step("the broadcast of buffers", error);
   }
 }
 

@@ -102,6 +102,18 @@ void DistributedDataParallel::fail_different() {
   throw CollectiveError(reason);
 }
 
+// Rank 0's for all.
+std::vector<Work> DistributedDataParallel::begin_buffers() {
+  if (!buffers_) return {};
+  try {
+    return buffers_->broadcast(communicator_);
+  } catch (const CollectiveError&) {
+    throw;
+  } catch (const std::exception& error) {
+    break_step("the broadcast of buffers", error);
+  }
+}
+
 // What came too late for its bucket on any rank goes in one of its own, and is added.
 void DistributedDataParallel::reduce_late(const std::vector<Use>& uses) {
   std::vector<int> late;

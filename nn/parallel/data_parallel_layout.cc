@@ -36,6 +36,15 @@ void DistributedDataParallel::regroup() {
   mark_ends();
 }
 
+// A replayed pass sends a bucket when the last gradient of it is complete.
+void DistributedDataParallel::mark_ends() {
+  for (const FlatLayout::Bucket& bucket : layout_.buckets) {
+    for (const int member : bucket.members) {
+      parameter(member).leaf().set_marked(member == bucket.members.back());
+    }
+  }
+}
+
 void DistributedDataParallel::set_bucket_sizes(const BucketSizes& sizes) {
   LOCKSTEP_CHECK(!sharding_, "set_bucket_sizes: the slices of sharded parameters stay as they are");
   options_.bucket_sizes = sizes;
