@@ -34,8 +34,9 @@ Sharding::Sharding(const std::vector<NamedParameter>& parameters, std::vector<Gr
     for (Group& group : groups) {
       Bucket& bucket = *buckets_.emplace_back(std::make_unique<Bucket>());
       bucket.members = std::move(group.members);
+      bucket.block = group.block;
       lay_out(bucket);
-      make_values(bucket, group.block);
+      make_values(bucket);
       make_copy(bucket);
       make_gradients(bucket);
       seat(bucket);
@@ -105,7 +106,7 @@ Array Sharding::own_slice(const Array& flat) const {
   return flat.narrow(0, communicator_.rank() * length, length);
 }
 
-void Sharding::make_values(Bucket& bucket, int block) {
+void Sharding::make_values(Bucket& bucket) {
   const bool placed = parameter(bucket.members.front()).parameter.placed();
   const Placement& placement = options_.placement;
   const Array like =
@@ -132,7 +133,7 @@ void Sharding::make_values(Bucket& bucket, int block) {
     if (sharded(ShardLevel::parameters)) own = kernels::copy(own);
   }
   bucket.published = own.storage()->version();
-  bucket.values = &add_page(std::move(whole), std::move(own), block,
+  bucket.values = &add_page(std::move(whole), std::move(own), bucket.block,
                             "values of " + parameter(bucket.members.front()).name);
 }
 

@@ -109,6 +109,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
   };
   struct Bucket {
     std::vector<int> members;
+    int block = 0;
     int64_t elements = 0;  // a multiple of the number of ranks
     Page* values = nullptr;
     Page* copy = nullptr;    // in 16 bits, where they are read so; null: nowhere
@@ -133,7 +134,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
   void let_go();
   void let_go_of(Page& page);
   void lay_out(Bucket& bucket);
-  void make_values(Bucket& bucket, int block);
+  void make_values(Bucket& bucket);
   void make_copy(Bucket& bucket);
   Page& add_page(Array whole, Array own, int block, std::string name);
   void fill_slices(const Bucket& bucket, const Array& own);

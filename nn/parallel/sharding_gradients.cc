@@ -7,9 +7,6 @@
 namespace lockstep::nn {
 namespace {
 
-// Reductions under way while the next bucket fills.
-constexpr size_t kMostReductions = 1;
-
 // Nobody may look at a gradient of which only a slice is there.
 class GradientGuard final : public StorageGuard {
   void before_access(Storage&) override {
@@ -113,8 +110,9 @@ void Sharding::reduce(int index, double weight) {
     work = communicator_.reduce_scatter(whole, own_slice(whole), ReduceOp::mean, what);
   }
   reductions_.push_back({&bucket, std::move(work)});
-  // Their memory is all that the others share.
-  while (sharded(ShardLevel::gradients) && reductions_.size() > kMostReductions) complete_first();
+  if (!sharded(ShardLevel::gradients)) return;
+  // All of a block travel while the next block's gradients come, and share their memory after that.
+  while (reductions_.front().bucket->block != bucket.block) complete_first();
 }
 
 void Sharding::complete_first() {

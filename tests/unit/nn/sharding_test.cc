@@ -296,6 +296,43 @@ TEST(Sharding, ValuesAreGatheredInTheDtypeTheyAreReadIn) {
   }
 }
 
+// Matrices and vectors, which are buckets apart in 16 bits, travel until the next block's are
+// there.
+TEST(Sharding, GradientsOfABlockTravelWhileTheNextOnesCome) {
+  run_ranks(2, [&](Communicator& communicator) {
+    Blocks net;
+    LowPrecisionCopies copies(DType::bf16);
+    DataParallelOptions options = options_of(ShardLevel::parameters);
+    options.placement.dtype = DType::f32;
+    options.copies = &copies;
+    DistributedDataParallel ddp(net, communicator, options);
+    const auto travels = [&](int block) {
+      return net.h[static_cast<size_t>(block)].up.weight.leaf().gradient().storage()->attached();
+    };
+    for (int step = 0; step < 3; ++step) {
+      SCOPED_TRACE(step);
+      std::vector<bool> seen;  // when each block's backward pass is over
+      Tensor loss;
+      {
+        const Autocast autocast(copies);
+        Tensor x = net.table(Tensor(Array::from(std::vector<int64_t>{1, 2, 3}, {3}))) * net.scale;
+        for (int block = 0; block < 3; ++block) {
+          x.register_hook([&, block](const Tensor&) {
+            seen.push_back(travels(block));
+            if (block < 2) seen.push_back(travels(block + 1));
+          });
+          x = net.h[static_cast<size_t>(block)](x);
+        }
+        loss = cross_entropy(net.head(x), Tensor(Array::from(std::vector<int64_t>{4, 5, 6}, {3})));
+      }
+      loss.backward();
+      // In the first step buckets wait for each other.
+      if (step > 0) EXPECT_EQ(seen, (std::vector<bool>{true, true, false, true, false}));
+      ddp.finish();
+    }
+  });
+}
+
 struct Normed : Layer<Normed> {
   Linear in{6, 8};
   BatchNorm1d norm{8};
