@@ -22,8 +22,8 @@ struct CaptureNotes {
   struct Effect {
     std::function<void()> run;
     const void* of;  // whose it is; null: nobody asks
-    std::shared_ptr<const Mark>
-        reached;  // a place of the pass behind which it comes; null: the end
+    // A place of the pass behind which it comes; null: the end.
+    std::shared_ptr<const Mark> reached;
   };
   std::vector<Effect> effects;
   Backend* backend = nullptr;  // that captures
