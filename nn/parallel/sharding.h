@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <compare>
 #include <deque>
 #include <map>
 #include <memory>
@@ -31,9 +32,9 @@ enum class ShardLevel : uint8_t {
 // ranks gather the new values, while the next forward pass runs and at the latest when it looks.
 //
 // Under `parameters` a bucket's whole values have memory only from the first look at one of them
-// until those of another block have been looked at. What is looked at next follows from the two
-// looks before, as the last time: it is gathered meanwhile. All ranks have to look in the same
-// order. Belongs to one thread.
+// until those of another block have been looked at. What is looked at next follows from this look
+// and the last one at another block, as the last time: it is gathered meanwhile. All ranks have to
+// look in the same order. Belongs to one thread.
 class Sharding final : public ShardOwner, private ParameterPager {
  public:
   struct Options {
@@ -121,6 +122,11 @@ class Sharding final : public ShardOwner, private ParameterPager {
     bool fresh = true;  // nothing of this step is in own_gradients
   };
   using Look = Page*;  // null: the values have changed
+  struct Looks {
+    Look before = nullptr;  // the last one at another block
+    Look here = nullptr;    // the last one
+    auto operator<=>(const Looks&) const = default;
+  };
 
   const NamedParameter& parameter(int index) const {
     return parameters_[static_cast<size_t>(index)];
@@ -150,6 +156,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
   void start_gather(Page& page);
   void wait(const Work& work);
   void bring(Page& page);
+  static Looks after(const Looks& looks, Look page);
   void look_at(Look page);
   std::vector<Look> expected_looks() const;
   void prefetch();
@@ -175,8 +182,8 @@ class Sharding final : public ShardOwner, private ParameterPager {
   std::shared_ptr<StorageGuard> gradient_guard_;
   bool looked_ = false;          // since the last bring_ahead()
   bool pinned_ = false;          // all values stay here
-  std::pair<Look, Look> looks_;  // the last two
-  std::map<std::pair<Look, Look>, Look> next_look_;
+  Looks looks_;
+  std::map<Looks, Look> next_look_;
   std::chrono::nanoseconds waited_{0};
 };
 

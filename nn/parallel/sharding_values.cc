@@ -66,24 +66,34 @@ void Sharding::bring(Page& page) {
   looked_ = true;
 }
 
-void Sharding::look_at(Look page) {
-  next_look_[looks_] = page;
-  looks_ = {looks_.second, page};
+// The last looks once `page` has been looked at.
+Sharding::Looks Sharding::after(const Looks& looks, Look page) {
+  const bool goes_on = looks.here != nullptr && page != nullptr && looks.here->block == page->block;
+  return {goes_on ? looks.before : looks.here, page};
 }
 
-// What the next block looks at, as far as it is known, before the one after it is looked at.
+void Sharding::look_at(Look page) {
+  next_look_[looks_] = page;
+  looks_ = after(looks_, page);
+}
+
+// What is looked at, as far as it is known, before the block after the next one is: what is left of
+// this block, and the next one.
 std::vector<Sharding::Look> Sharding::expected_looks() const {
-  const Page* here = looks_.second;
+  const Page* here = looks_.here;
+  std::optional<int> next_block;
   std::vector<Look> expected;
-  std::pair<Look, Look> looks = looks_;
+  Looks looks = looks_;
   for (size_t i = 0; i < pages_.size(); ++i) {
     const auto next = next_look_.find(looks);
     if (next == next_look_.end() || next->second == nullptr) break;
     const Look page = next->second;
-    const bool other = here == nullptr || page->block != here->block;
-    if (!expected.empty() && other && page->block != expected.back()->block) break;
-    if (other) expected.push_back(page);
-    looks = {looks.second, page};
+    if (here == nullptr || page->block != here->block) {
+      if (page->block != next_block.value_or(page->block)) break;
+      next_block = page->block;
+    }
+    expected.push_back(page);
+    looks = after(looks, page);
   }
   return expected;
 }
@@ -124,9 +134,9 @@ void Sharding::bring_ahead() {
 }
 
 void Sharding::take_back() noexcept {
-  if (pinned_ || !sharded(ShardLevel::parameters) || looks_.second == nullptr) return;
+  if (pinned_ || !sharded(ShardLevel::parameters) || looks_.here == nullptr) return;
   for (const auto& page : pages_) {
-    if (page->state == Page::State::here && page->block != looks_.second->block) take_away(*page);
+    if (page->state == Page::State::here && page->block != looks_.here->block) take_away(*page);
   }
 }
 
