@@ -97,9 +97,10 @@ void TrainOptions::add_to(flags::Command& c) {
          .value = "SIZE"},
         memory_reserve);
   c.add({.name = "--bucket-mb",
-         .help = "size of a gradient bucket in MiB; auto: tries sizes, keeps the best",
+         .help = "size of a gradient bucket in MiB; 0: 25, or a 64th of the gradients where that is "
+                 "more; auto: tries sizes, keeps the best",
          .value = "X|auto",
-         .minimum = 0.001,
+         .minimum = 0,
          .unset = "auto"},
         bucket_mb);
   c.add({.name = "--reduce-dtype",

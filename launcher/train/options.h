@@ -40,7 +40,7 @@ struct TrainOptions {
   int threads = 0;  // 0: this machine's cores, shared among its ranks
   std::string memory_limit;
   std::string memory_reserve;
-  std::optional<double> bucket_mb = 25;  // none: tried out
+  std::optional<double> bucket_mb = 0;  // 0: nn::BucketSizes' own; none: tried out
   std::string reduce_dtype = "f32";
   std::string shard = "none";
   std::string recompute = "none";

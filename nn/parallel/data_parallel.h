@@ -144,7 +144,9 @@ class DistributedDataParallel {
   int64_t bucket_count() const {
     return sharding_ ? sharding_->bucket_count() : static_cast<int64_t>(layout_.buckets.size());
   }
-  double bucket_mb() const { return options_.bucket_sizes.other_mb; }
+  double bucket_mb() const {
+    return options_.bucket_sizes.other_of(values_ ? mb_of(values_.bytes()) : 0);
+  }
   bool tuning() const { return tuner_ && !tuner_->done(); }
   // Parameters that travelled in the last step's late bucket.
   int64_t late_count() const { return late_count_; }

@@ -56,8 +56,7 @@ void DistributedDataParallel::set_bucket_sizes(const BucketSizes& sizes) {
 void DistributedDataParallel::tune(double seconds) {
   if (!options_.tune_bucket_sizes || !packed_) return;
   if (!tuner_) {
-    const auto bytes = static_cast<double>(values_.bytes());
-    tuner_.emplace(bytes / (1 << 20), options_.bucket_sizes.other_mb);
+    tuner_.emplace(mb_of(values_.bytes()), bucket_mb());
   } else if (tuner_->done()) {
     return;
   } else {

@@ -15,11 +15,13 @@ FlatLayout FlatLayout::pack(const std::vector<Shape>& shapes, const std::vector<
   layout.bucket_of.resize(shapes.size());
   int64_t left = 0;  // elements of the tensors not yet placed
   for (int i : order) left += padded(i);
+  const int64_t first = elements_of(sizes.first_mb);
+  const int64_t other = elements_of(sizes.other_of(mb_of(left * item)));
   const int64_t last = elements_of(sizes.last_mb);
   for (int i : order) {
     std::vector<Bucket>& buckets = layout.buckets;
     const bool open = !buckets.empty();
-    const int64_t limit = elements_of(buckets.size() <= 1 ? sizes.first_mb : sizes.other_mb);
+    const int64_t limit = buckets.size() <= 1 ? first : other;
     const bool full = open && buckets.back().elements >= limit;
     // The tail gets a bucket of its own as soon as it is small enough.
     const bool tail = open && left <= last && buckets.back().elements > last;

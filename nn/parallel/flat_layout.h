@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -9,9 +10,16 @@ namespace lockstep::nn {
 
 struct BucketSizes {
   double first_mb = 1;  // small, so that the first bucket leaves early
-  double other_mb = 25;
-  double last_mb = 4;  // small, so that little is left when backward ends
+  double other_mb = 0;  // 0: 25, or a 64th of all where that is more
+  double last_mb = 4;   // small, so that little is left when backward ends
+
+  // Larger messages use a network better, and one of 64 hardly delays the end of a pass.
+  double other_of(double total_mb) const {
+    return other_mb > 0 ? other_mb : std::max(25.0, total_mb / 64);
+  }
 };
+
+inline double mb_of(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 // Where each tensor of a list lies in one flat array, each on a 64-byte boundary, and how that
 // array is cut into buckets: ranges that begin and end with a tensor. So other bucket sizes move no
