@@ -149,9 +149,8 @@ void Sharding::make_copy(Bucket& bucket) {
   }
   const Purpose purpose("16-bit parameters");
   const DType dtype = options_.copies->dtype();
-  bucket.copy =
-      &add_page(without_memory(bucket.elements, dtype, values.own.device()),
-                kernels::cast(values.own, dtype), values.block, values.name + " in 16 bits");
+  bucket.copy = &add_page(without_memory(bucket.elements, dtype, values.own.device()), values.own,
+                          values.block, values.name + " in 16 bits");
   options_.copies->provide(values.whole.storage(), bucket.copy->whole);
 }
 

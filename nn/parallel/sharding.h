@@ -44,7 +44,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
     CommunicationHook hook = {};             // instead of the reduce-scatter
     bool prefetch = true;
     // Under `parameters`: where autocast reads parameters in 16 bits. Buckets of matrices are
-    // gathered so, from 16-bit slices, for who reads them there. Not owned.
+    // gathered so, rounded on their way, for who reads them there. Not owned.
     LowPrecisionCopies* copies = nullptr;
   };
   // What lies together: indices of parameters, and the block that uses them.
@@ -97,7 +97,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
 
  private:
   class PageGuard;
-  // Flat values that are gathered from the ranks' slices.
+  // Flat values that are gathered from the ranks' slices, in their dtype or another one.
   struct Page {
     enum class State : uint8_t { here, arriving, away };
     int block = 0;

@@ -49,7 +49,12 @@ void Sharding::start_gather(Page& page) {
   const Ref<Storage>& storage = page.whole.storage();
   storage->attach();
   const Array whole = unguarded(page.whole);
-  const Array own = sharded(ShardLevel::parameters) ? page.own : own_slice(whole);
+  Array own = own_slice(whole);
+  if (page.own.dtype() != whole.dtype()) {  // rounded where it goes: it takes no memory else
+    kernels::copy_into(page.own, own);
+  } else if (sharded(ShardLevel::parameters)) {
+    own = page.own;
+  }
   page.gather = communicator_.all_gather(own, whole, {.what = page.name});
   storage->set_guard(page.guard);
   page.state = Page::State::arriving;
@@ -159,10 +164,7 @@ void Sharding::values_changed() {
     const uint64_t version = bucket.values->own.storage()->version();
     if (version == bucket.published) continue;
     publish(*bucket.values);
-    if (bucket.copy != nullptr) {
-      kernels::copy_into(bucket.values->own, bucket.copy->own);
-      publish(*bucket.copy);
-    }
+    if (bucket.copy != nullptr) publish(*bucket.copy);
     bucket.published = version;
   }
   if (!sharded(ShardLevel::parameters)) return;

@@ -126,10 +126,9 @@ class Memory(SystemTest):
 
     def theory(self, ranks, level, precision):
         """Bytes of a parameter that Adam needs on each rank."""
-        n = ranks if level == "parameters" else 1
-        values = (4 if precision == "f32" else 6) / n
+        values = 4 if precision == "f32" else 6
         return {"none": values + 12, "optimizer": values + 4 + 8 / ranks,
-                "gradients": values + 12 / ranks, "parameters": values + 12 / ranks}[level]
+                "gradients": values + 12 / ranks, "parameters": 16 / ranks}[level]
 
     def test_bytes_of_a_parameter(self):
         block = 4 * (12 * 256 + 13) * 256
