@@ -147,6 +147,7 @@ void Initializer::fill(const Array& values, const Shape& shape, int64_t first,
                  ", expected a contiguous array of a floating dtype");
   LOCKSTEP_CHECK(0 <= first && last <= shape.elements(), "init of ", name, ": elements ", first,
                  " to ", last, " of a parameter of shape ", shape);
+  values.storage()->bump_version();  // on each rank, also where its slice has none of them
   if (values.elements() == 0) return;
   const RandomKey key{.seed = seed ^ hash_name(name)};
   const double scale = fan_scale(fan, shape);
@@ -166,7 +167,6 @@ void Initializer::fill(const Array& values, const Shape& shape, int64_t first,
     const Array flat = values.try_view({values.elements()});
     device.fill(flat.narrow(0, begin - first, end - begin).view(), 0);
   }
-  values.storage()->bump_version();
 }
 
 }  // namespace lockstep::nn

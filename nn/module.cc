@@ -57,6 +57,24 @@ struct CollectModules final : Visitor {
   }
 };
 
+// Tied ones under each of their names.
+struct SetRequiresGrad final : Visitor {
+  const bool on;
+  const std::string_view prefix;
+  bool found;
+
+  SetRequiresGrad(bool on, std::string_view prefix)
+      : on(on), prefix(prefix), found(prefix.empty()) {}
+  void parameter(const std::string& path, Parameter& value) override {
+    const bool below = path.starts_with(prefix) && path.size() > prefix.size() &&
+                       (prefix.empty() || path[prefix.size()] == '.');
+    if (path != prefix && !below) return;
+    value.set_frozen(!on);
+    found = true;
+  }
+  void buffer(const std::string&, Buffer&) override {}
+};
+
 Collect collect(Module& module) {
   Collect visitor;
   visitor("", module);
@@ -129,14 +147,10 @@ void Module::train(bool on) {
 }
 
 void Module::requires_grad(bool on, std::string_view prefix) {
-  const std::string below = std::string(prefix) + ".";
-  bool found = prefix.empty();
-  for (auto& [name, parameter] : named_parameters()) {
-    if (!prefix.empty() && name != prefix && !name.starts_with(below)) continue;
-    parameter.set_frozen(!on);
-    found = true;
-  }
-  LOCKSTEP_CHECK(found, "requires_grad: the module has no parameter '", prefix, "' or below it");
+  SetRequiresGrad visitor(on, prefix);
+  visitor("", *this);
+  LOCKSTEP_CHECK(visitor.found, "requires_grad: the module has no parameter '", prefix,
+                 "' or below it");
 }
 
 }  // namespace lockstep::nn

@@ -30,7 +30,8 @@ void Parameter::seat(Array value, bool has_values) {
   LOCKSTEP_CHECK(value.shape() == shape(), "a parameter of shape ", shape(),
                  " cannot be seated in an array of shape ", value.shape());
   if (placed() && !has_values) kernels::copy_into(tensor().value(), value);
-  if (!state_->leaf) state_->leaf = Ref<Node>(new Leaf(value));
+  const bool moves = placed() && (value.dtype() != dtype() || value.device() != tensor().device());
+  if (!state_->leaf || moves) state_->leaf = Ref<Node>(new Leaf(value));
   make_tensor(std::move(value));
 }
 

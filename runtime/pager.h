@@ -6,7 +6,8 @@ namespace lockstep {
 
 // Whoever brings parameters' memory when it is looked at and takes it back later. Told when no op
 // of its thread is running: where a module's scope opens or closes, after each node of a backward
-// pass. A thread's pagers form a list that begins at context().pager.
+// pass. So what is read in between, without a module's call, stays until then. A thread's pagers
+// form a list that begins at context().pager.
 class ParameterPager {
  public:
   ParameterPager() : next_(context().pager) { context().pager = this; }

@@ -5,6 +5,7 @@
 namespace lockstep {
 
 ScopeFrame::ScopeFrame(std::string_view name) : name_(name), outer_(context().scope) {
+  ParameterPager::tell_to_take_back();
   ParameterPager::tell_to_bring_ahead();
   context().scope = this;
   if (Tracer* tracer = context().tracer) tracer->scope_opened(name_);

@@ -77,13 +77,13 @@ void read_into(files::Checkpoint& checkpoint, const NamedArray& entry) {
                  checkpoint.directory().string(), " holds ", entry.name, " as ", record->dtype, " ",
                  stored, ", this run has ", entry.values.dtype(), " ", entry.shape());
   const int64_t begin = entry.begin(), end = begin + entry.values.elements();
+  entry.values.storage()->bump_version();  // on each rank, also where its slice is empty
   if (begin == end) return;
   const bool on_host = entry.values.device() == Device();
   const Array host =
       on_host ? entry.values : Array::empty(entry.values.shape(), entry.values.dtype());
   check(checkpoint.read(entry.name, begin, end, host.data()));
   if (!on_host) kernels::copy_into(host, entry.values);
-  entry.values.storage()->bump_version();
 }
 
 // Part of a model is another model.

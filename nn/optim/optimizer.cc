@@ -152,6 +152,11 @@ void Optimizer::collect_items(double gradient_scale) {
     for (int kind = 0; kind < UpdateRun::kStates; ++kind) {
       const Array& array = arrays_[i].of[kind];
       if (!array) continue;
+      LOCKSTEP_CHECK(array.dtype() == value.dtype() && array.device() == value.device(),
+                     "optimizer step: parameter ", i, " of shape ", parameter.shape(), " is ",
+                     value.dtype(), " on ", value.device().to_string(), ", the optimizer's state ",
+                     array.dtype(), " on ", array.device().to_string(),
+                     ": convert a module before its optimizer's first step");
       LOCKSTEP_CHECK(
           array.elements() == value.elements() && arrays_[i].begin == parameter.own_begin(),
           "optimizer step: parameter ", i, " of shape ", parameter.shape(),

@@ -144,6 +144,7 @@ class DistributedDataParallel {
   int64_t bucket_count() const {
     return sharding_ ? sharding_->bucket_count() : static_cast<int64_t>(layout_.buckets.size());
   }
+  // Where nothing is sharded.
   double bucket_mb() const {
     return options_.bucket_sizes.other_of(values_ ? mb_of(values_.bytes()) : 0);
   }

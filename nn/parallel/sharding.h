@@ -32,9 +32,9 @@ enum class ShardLevel : uint8_t {
 // ranks gather the new values, while the next forward pass runs and at the latest when it looks.
 //
 // Under `parameters` a bucket's whole values have memory only from the first look at one of them
-// until those of another block have been looked at. What is looked at next follows from this look
-// and the last one at another block, as the last time: it is gathered meanwhile. All ranks have to
-// look in the same order. Belongs to one thread.
+// until those of another block have been looked at. What is looked at next follows from this look,
+// the last one at another block and the number of passes since the last update, as the last time:
+// it is gathered meanwhile. All ranks have to look in the same order. Belongs to one thread.
 class Sharding final : public ShardOwner, private ParameterPager {
  public:
   struct Options {
@@ -125,7 +125,10 @@ class Sharding final : public ShardOwner, private ParameterPager {
   struct Looks {
     Look before = nullptr;  // the last one at another block
     Look here = nullptr;    // the last one
+    Look first = nullptr;   // since the values have changed
+    int round = 0;          // how often the first one has been looked at: which pass it is
     auto operator<=>(const Looks&) const = default;
+    Looks of_any_pass() const { return {.before = before, .here = here}; }
   };
 
   const NamedParameter& parameter(int index) const {
@@ -158,6 +161,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
   void bring(Page& page);
   static Looks after(const Looks& looks, Look page);
   void look_at(Look page);
+  Look expected_after(const Looks& looks) const;
   std::vector<Look> expected_looks() const;
   void prefetch();
   void take_away(Page& page);

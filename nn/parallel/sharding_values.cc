@@ -6,6 +6,13 @@
 
 namespace lockstep::nn {
 
+namespace {
+
+// Passes between two updates that are told apart.
+constexpr int kMostRounds = 64;
+
+}  // namespace
+
 class Sharding::PageGuard final : public StorageGuard {
  public:
   PageGuard(Sharding& owner, Page& page) : owner_(&owner), page_(&page) {}
@@ -73,13 +80,26 @@ void Sharding::bring(Page& page) {
 
 // The last looks once `page` has been looked at.
 Sharding::Looks Sharding::after(const Looks& looks, Look page) {
-  const bool goes_on = looks.here != nullptr && page != nullptr && looks.here->block == page->block;
-  return {goes_on ? looks.before : looks.here, page};
+  if (page == nullptr) return {.before = looks.here};
+  const bool goes_on = looks.here != nullptr && looks.here->block == page->block;
+  const Look first = looks.first != nullptr ? looks.first : page;
+  return {.before = goes_on ? looks.before : looks.here,
+          .here = page,
+          .first = first,
+          .round = std::min(looks.round + (page == first ? 1 : 0), kMostRounds)};
 }
 
 void Sharding::look_at(Look page) {
   next_look_[looks_] = page;
+  next_look_[looks_.of_any_pass()] = page;
   looks_ = after(looks_, page);
+}
+
+// Null: nothing, or not known.
+Sharding::Look Sharding::expected_after(const Looks& looks) const {
+  auto next = next_look_.find(looks);
+  if (next == next_look_.end()) next = next_look_.find(looks.of_any_pass());
+  return next == next_look_.end() ? nullptr : next->second;
 }
 
 // What is looked at, as far as it is known, before the block after the next one is: what is left of
@@ -90,9 +110,8 @@ std::vector<Sharding::Look> Sharding::expected_looks() const {
   std::vector<Look> expected;
   Looks looks = looks_;
   for (size_t i = 0; i < pages_.size(); ++i) {
-    const auto next = next_look_.find(looks);
-    if (next == next_look_.end() || next->second == nullptr) break;
-    const Look page = next->second;
+    const Look page = expected_after(looks);
+    if (page == nullptr) break;
     if (here == nullptr || page->block != here->block) {
       if (page->block != next_block.value_or(page->block)) break;
       next_block = page->block;
@@ -157,7 +176,8 @@ void Sharding::publish(Page& page) {
 }
 
 void Sharding::values_changed() {
-  pinned_ = false;
+  // One rank alone may have used the model, and made copies that the others have not.
+  if (std::exchange(pinned_, false) && options_.copies != nullptr) options_.copies->forget();
   // The bucket that is ready last is about the one that is looked at first.
   for (auto it = buckets_.rbegin(); it != buckets_.rend(); ++it) {
     Bucket& bucket = **it;

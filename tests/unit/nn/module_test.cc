@@ -130,6 +130,17 @@ TEST(Module, ConvertsWhatFollowsThePlacement) {
   EXPECT_THROW(model.to(DType::f32), Error);
 }
 
+TEST(Module, PlacesPartsThatWerePlacedOtherwise) {
+  Linear part(3, 4);
+  part.place({.seed = 1});
+  const auto before = part.weight.tensor().to_vector<float>();
+  Sequential model(std::move(part));
+  model.place({.dtype = DType::f64});
+  EXPECT_EQ(model.parameters()[0].tensor().to_vector<float>(), before);
+  sum(model(Tensor(Array::full({4, 3}, 1, DType::f64)))).backward();
+  EXPECT_EQ(model.parameters()[0].grad().dtype(), DType::f64);
+}
+
 TEST(Module, RequiresGradByPrefix) {
   Sequential model(Linear(2, 2), Sequential(Linear(2, 2), Linear(2, 2)), Linear(2, 2));
   const auto frozen = [&] {
@@ -146,6 +157,12 @@ TEST(Module, RequiresGradByPrefix) {
   model.requires_grad();
   EXPECT_EQ(frozen(), "........");
   EXPECT_THROW(model.freeze("1.0.b"), Error);
+  Tied tied;  // under either name
+  tied.freeze("stack.1");
+  EXPECT_TRUE(tied.stack[0].weight.frozen());
+  EXPECT_FALSE(tied.stack[0].bias.frozen());
+  tied.requires_grad(true, "stack.1.weight");
+  EXPECT_FALSE(tied.stack[0].weight.frozen());
   const auto biases = model.parameters(
       [](std::string_view name, const Parameter&) { return name.ends_with("bias"); });
   EXPECT_EQ(biases.size(), 4u);

@@ -1,7 +1,9 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
 
+#include "lockstep/nn/layers.h"
 #include "optimizer_testing.h"
 
 namespace lockstep::optim {
@@ -136,6 +138,22 @@ TEST(OptimizerState, IsOfTheSameOptimizer) {
   SGD momentum(f.parameters, {.momentum = 0.9});
   Adagrad adagrad(f.parameters);
   EXPECT_THROW(adagrad.load_state(momentum.state()), Error);
+}
+
+TEST(OptimizerState, IsOfTheParametersDtype) {
+  nn::Linear linear(64, 64);
+  linear.place({});
+  Adam adam(linear.parameters());
+  const auto step = [&](DType dtype) {
+    sum(linear(Tensor(Array::full({2, 64}, 1, dtype)))).backward();
+    adam.step();
+  };
+  step(DType::f32);
+  linear.to(DType::f64);
+  const auto before = linear.weight.tensor().to_vector<double>();
+  EXPECT_THAT([&] { step(DType::f64); },
+              ::testing::ThrowsMessage<Error>(::testing::HasSubstr("the optimizer's state f32")));
+  EXPECT_EQ(linear.weight.tensor().to_vector<double>(), before);
 }
 
 }  // namespace

@@ -296,43 +296,6 @@ TEST(Sharding, ValuesAreGatheredInTheDtypeTheyAreReadIn) {
   }
 }
 
-// What is expected is gathered once, however many buckets a block has and whichever way a backward
-// pass that computes blocks again goes through them.
-TEST(Sharding, NothingIsGatheredTwiceForHavingBeenExpected) {
-  for (const bool recompute : {false, true}) {
-    run_ranks(2, [&](Communicator& communicator) {
-      std::vector<uint64_t> started;
-      for (const bool prefetch : {false, true}) {
-        Blocks net;
-        LowPrecisionCopies copies(DType::bf16);
-        DataParallelOptions options = options_of(ShardLevel::parameters);
-        options.placement.dtype = DType::f32;
-        options.copies = &copies;
-        options.prefetch = prefetch;
-        DistributedDataParallel ddp(net, communicator, options);
-        optim::SGD sgd(net.parameters());
-        sgd.set_copies(&copies);
-        recompute_blocks(net, recompute);
-        uint64_t before = 0;
-        for (int step = 0; step < 4; ++step) {
-          if (step == 2) before = communicator.collectives_started();
-          sgd.zero_grad();
-          Tensor loss;
-          {
-            const Autocast autocast(copies);
-            loss = loss_of(net, step, 0, 8);
-          }
-          loss.backward();
-          ddp.finish();
-          sgd.step();
-        }
-        started.push_back(communicator.collectives_started() - before);
-      }
-      EXPECT_EQ(started[0], started[1]) << (recompute ? "recomputed" : "");
-    });
-  }
-}
-
 // Matrices and vectors, which are buckets apart in 16 bits, travel until the next block's are
 // there.
 TEST(Sharding, GradientsOfABlockTravelWhileTheNextOnesCome) {
