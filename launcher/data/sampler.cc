@@ -69,6 +69,9 @@ BatchPlan::BatchPlan(const Options& options) : options_(options) {
     fail_usage({"--global-batch ", global_batch, " is smaller than the ", world_size,
                 " ranks: every rank needs a sample of each step"});
   }
+  if (global_batch % world_size != 0) {
+    fail_usage({"--global-batch ", global_batch, " does not divide by ", world_size, " ranks"});
+  }
   if (global_batch % (world_size * micro_batch) != 0) {
     fail_usage({"--global-batch ", global_batch, " does not divide by ", world_size,
                 " ranks x --micro-batch ", micro_batch});

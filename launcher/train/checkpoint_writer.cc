@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "lockstep/launcher/train/status.h"
+#include "lockstep/runtime/backend.h"
 #include "lockstep/runtime/context.h"
 #include "lockstep/runtime/parallel.h"
 
@@ -31,6 +32,13 @@ void CheckpointWriter::take_copy(std::vector<files::Slice>& slices) {
   if (!copy_ || copy_.bytes() < total) {
     const Purpose purpose("checkpoint");
     copy_ = {};
+    const MemoryStatistics memory = backend_of({}).statistics();
+    const auto needed = memory.peak_in_use_bytes + static_cast<int64_t>(total);
+    if (memory.limit_bytes > 0 && needed > memory.limit_bytes) {
+      throw OutOfMemory(concat({"the copy that a checkpoint is written from has ", total,
+                                " bytes, beside the ", memory.peak_in_use_bytes,
+                                " that steps need; the limit is ", memory.limit_bytes}));
+    }
     copy_ = Array::empty({static_cast<int64_t>(total)}, DType::u8);
   }
   auto* to = static_cast<std::byte*>(copy_.data());

@@ -8,6 +8,7 @@
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/status.h"
 #include "lockstep/runtime/backend.h"
+#include "lockstep/runtime/log.h"
 #include "lockstep/runtime/files/checkpoint.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
@@ -192,11 +193,18 @@ std::optional<std::filesystem::path> Checkpointer::find(const std::string& resum
     const std::filesystem::path folder =
         resume == "auto" ? checkpoints_ : std::filesystem::path(resume);
     if (folder.empty()) return;
-    auto latest = files::latest_checkpoint(folder);
-    if (absl::IsNotFound(latest.status()) && resume != "auto") {
-      fail_usage({"--resume ", resume, ": ", std::string(latest.status().message())});
+    const std::vector<files::CheckpointInfo> all = take(files::list_checkpoints(folder));
+    for (auto info = all.rbegin(); info != all.rend() && found.empty(); ++info) {
+      if (info->status.ok()) {
+        found = info->directory.string();
+      } else {
+        log(LogLevel::warning,
+            {"passing over a damaged checkpoint: ", std::string(info->status.message())});
+      }
     }
-    if (!absl::IsNotFound(latest.status())) found = take(std::move(latest)).string();
+    if (!found.empty() || (all.empty() && resume == "auto")) return;
+    fail_usage({"--resume ", resume, ": ", folder.string(), " holds no checkpoint",
+                all.empty() ? "" : " that is whole; --resume never begins anew and keeps them"});
   });
   found = broadcast_text(communicator_, found, 0, "checkpoint search");
   return found.empty() ? std::nullopt : std::optional<std::filesystem::path>(found);

@@ -47,11 +47,13 @@ struct sigaction install(int signal, void (*handler)(int)) {
   return before;
 }
 
-int mask_stop_requests(int how) {
-  sigset_t requests;
+// Whether they were blocked before.
+bool mask_stop_requests(int how) {
+  sigset_t requests, before;
   sigemptyset(&requests);
   sigaddset(&requests, SIGUSR1);
-  return pthread_sigmask(how, &requests, nullptr);
+  pthread_sigmask(how, &requests, &before);
+  return sigismember(&before, SIGUSR1) == 1;
 }
 
 }  // namespace
@@ -61,10 +63,11 @@ void hold_stop_requests() { mask_stop_requests(SIG_BLOCK); }
 StopSignals::StopSignals() {
   requested_signal = 0;
   for (size_t i = 0; i < kSignals.size(); ++i) before_[i] = install(kSignals[i], on_signal);
-  mask_stop_requests(SIG_UNBLOCK);
+  were_held_ = mask_stop_requests(SIG_UNBLOCK);
 }
 
 StopSignals::~StopSignals() {
+  if (were_held_) mask_stop_requests(SIG_BLOCK);  // there is nothing to stop any more
   for (size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &before_[i], nullptr);
 }
 

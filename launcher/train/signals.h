@@ -7,7 +7,8 @@
 namespace lockstep::train {
 
 // From here on SIGUSR1, by which launchers ask for a stop, waits for a StopSignals instead of
-// ending the process: for the main thread, before others begin, which inherit that.
+// ending the process, and so it does again when that ends: for the main thread, before others
+// begin, which inherit that.
 void hold_stop_requests();
 
 // While one lives, SIGTERM, SIGINT and SIGUSR1 ask for a stop after the current step; a second one
@@ -25,6 +26,7 @@ class StopSignals {
 
  private:
   std::array<struct sigaction, 3> before_{};
+  bool were_held_ = false;
 };
 
 // While one lives, SIGTERM ends the process a second late: mpirun sends it to the ranks that are

@@ -64,6 +64,12 @@ std::string Timeline::events() const {
   return text.substr(1, text.size() - 2);
 }
 
+void Timeline::check_file(const std::filesystem::path& file) {
+  files::FileSystem& system = files::posix_file_system();
+  if (file.has_parent_path()) check(system.create_directories(file.parent_path()));
+  take(files::AtomicFile::create(system, file));
+}
+
 void Timeline::write(const std::filesystem::path& file) const {
   const std::vector<std::string> all = all_gather_text(communicator_, events(), "trace");
   if (communicator_.rank() != 0) return;

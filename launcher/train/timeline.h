@@ -31,6 +31,8 @@ class Timeline {
            bool of_device = false);
   // A collective call. Rank 0 writes one file with what the first eight ranks did. Throws Error.
   void write(const std::filesystem::path& file) const;
+  // Throws Error where a file cannot be written there, and makes its folder.
+  static void check_file(const std::filesystem::path& file);
 
  private:
   struct Span {

@@ -101,6 +101,7 @@ void Trainer::begin_writing() {
                    std::to_string(communicator_.size()) + " begins after step " +
                    std::to_string(step_));
     if (communicator_.rank() != 0) return;
+    if (timeline_) Timeline::check_file(options_.trace);
     using Json = nlohmann::ordered_json;
     const Task::Identity identity = task_.identity();
     const Json config{{"version", version()},
@@ -147,7 +148,11 @@ void Trainer::make_optimizer() {
 Outcome Trainer::run() {
   const Outcome outcome = train_and_complete();
   if (timeline_) write_trace();
-  agree_on(communicator_, "metrics", pending_error_, 1);
+  if (outcome != Outcome::stopped) {
+    agree_on(communicator_, "metrics", pending_error_, 1);
+  } else if (!pending_error_.empty()) {  // but what was trained is saved
+    log(LogLevel::warning, {pending_error_});
+  }
   signals_.reset();
   return outcome;
 }
@@ -192,12 +197,13 @@ Outcome Trainer::train() {
     if (!last && !stop && (written || total.checkpoint_failed > 0)) complete_checkpoint();
     // There may be no time for two.
     if (stop && !written) give_up_checkpoint();
-    const int64_t every = options_.validation_every;
-    if (every > 0 && (step_ % every == 0 || last)) validate();
+    // What is trained is saved before anything that takes long.
     const int64_t save_every = options_.checkpoint_every_steps();
     if (last || stop || total.checkpoint_due > 0 || (save_every > 0 && step_ % save_every == 0)) {
       save(options_.checkpoint_async && !last && !stop);
     }
+    const int64_t every = options_.validation_every;
+    if (!stop && every > 0 && (step_ % every == 0 || last)) validate();
     if (!stop) continue;
     if (!directory_.exists()) {
       throw AgreedFailure("stopped on request at step " + std::to_string(step_) +
@@ -205,8 +211,9 @@ Outcome Trainer::train() {
                           1);
     }
     write_metrics([&] { metrics_->event("preempted", {{"step", step_}}); });
-    progress_->note("stopped on request at step " + std::to_string(step_) +
-                    "; everything is saved, start again to go on");
+    progress_->note(concat({"stopped on request at step ", step_,
+                            "; everything is saved, start again ",
+                            options_.resume == "auto" ? "" : "with --resume auto ", "to go on"}));
     return Outcome::stopped;
   }
   write_metrics([&] { metrics_->event("finish", {{"step", step_}}); });
@@ -352,49 +359,6 @@ void Trainer::report_step(const nn::StepReport& total, double norm,
                             .memory_bytes = backend().statistics().peak_in_use_bytes};
   write_metrics([&] { metrics_->step(metrics); });
   progress_->step(step_, metrics.loss, metrics.tokens_per_second, metrics.samples_per_second);
-}
-
-void Trainer::validate() {
-  const Phase phase = long_phase("validation");
-  const int64_t samples = task_.validation_samples();
-  const int ranks = communicator_.size(), rank = communicator_.rank();
-  const int64_t first = samples * rank / ranks, end = samples * (rank + 1) / ranks;
-  const int64_t most = plan_->micro_batch();
-  const Array sums = Array::zeros({2}, DType::f64);
-  const bool sharded = options_.shard_level() == nn::ShardLevel::parameters;
-  const auto rounds_of = [&](int64_t count) { return (count + most - 1) / most; };
-  const auto validate_own = [&] {
-    const NoGrad no_grad;
-    task_.module().train(false);
-    for (int64_t at = first; at < end; at += most) {
-      const int64_t count = std::min(most, end - at);
-      task_.load_validation(at, count);
-      sums.data<double>()[0] += loss().item() * static_cast<double>(count);
-    }
-    // Where parameters are gathered all ranks compute equally often.
-    const int64_t rounds = rounds_of(sharded ? (samples + ranks - 1) / ranks : end - first);
-    for (int64_t i = rounds_of(end - first); i < rounds; ++i) {
-      task_.load_validation(end, 0);
-      loss();
-    }
-    task_.module().train(true);
-    sums.data<double>()[1] = static_cast<double>(end - first);
-  };
-  if (sharded) {
-    try {
-      validate_own();
-    } catch (const CollectiveError&) {
-      throw;
-    } catch (const std::exception& failure) {
-      break_off(concat({communicator_.activity().now().describe(), ": ", failure.what()}));
-    }
-  } else {
-    agree(communicator_, "validation", validate_own);
-  }
-  communicator_.all_reduce(sums, ReduceOp::sum, {.what = "validation"}).wait();
-  const double mean = sums.data<double>()[0] / sums.data<double>()[1];
-  write_metrics([&] { metrics_->event("validation", {{"step", step_}, {"loss", mean}}); });
-  progress_->note(concat({"step ", step_, ": validation loss ", mean}));
 }
 
 }  // namespace lockstep::train

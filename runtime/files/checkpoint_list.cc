@@ -10,10 +10,14 @@ namespace {
 namespace fs = std::filesystem;
 using internal::EntryKind;
 
-}  // namespace
+struct Found {
+  fs::path directory;
+  int64_t step;
+};
 
-absl::StatusOr<std::vector<CheckpointInfo>> list_checkpoints(const fs::path& checkpoints) {
-  std::vector<CheckpointInfo> found;
+// From the oldest to the newest, whole or not.
+absl::StatusOr<std::vector<Found>> find_checkpoints(const fs::path& checkpoints) {
+  std::vector<Found> found;
   std::error_code error;
   if (!fs::exists(checkpoints, error) && !error) return found;
   // Listing is reading: any file system will do.
@@ -25,13 +29,23 @@ absl::StatusOr<std::vector<CheckpointInfo>> list_checkpoints(const fs::path& che
     // A replaced checkpoint counts while a killed commit left nothing in its place.
     const bool shadowed = entry->kind == EntryKind::replaced &&
                           fs::exists(checkpoints / checkpoint_name(entry->step), error);
-    if (shadowed) continue;
-    const fs::path directory = checkpoints / name;
-    found.push_back({directory, entry->step, Checkpoint::open(directory).status()});
+    if (!shadowed) found.push_back({checkpoints / name, entry->step});
   }
   std::sort(found.begin(), found.end(),
-            [](const CheckpointInfo& a, const CheckpointInfo& b) { return a.step < b.step; });
+            [](const Found& a, const Found& b) { return a.step < b.step; });
   return found;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<CheckpointInfo>> list_checkpoints(const fs::path& checkpoints) {
+  const auto found = find_checkpoints(checkpoints);
+  if (!found.ok()) return found.status();
+  std::vector<CheckpointInfo> result;
+  for (const Found& each : *found) {
+    result.push_back({each.directory, each.step, Checkpoint::open(each.directory).status()});
+  }
+  return result;
 }
 
 absl::StatusOr<fs::path> latest_checkpoint(const fs::path& checkpoints) {
@@ -46,14 +60,17 @@ absl::StatusOr<fs::path> latest_checkpoint(const fs::path& checkpoints) {
 
 absl::StatusOr<std::vector<fs::path>> prune_checkpoints(FileSystem& file_system,
                                                         const fs::path& checkpoints, int keep) {
-  const auto found = list_checkpoints(checkpoints);
+  const auto found = find_checkpoints(checkpoints);
   if (!found.ok()) return found.status();
   std::vector<fs::path> deleted;
   int sound = 0;
   for (auto info = found->rbegin(); info != found->rend(); ++info) {
-    if (info->status.ok()) ++sound;
-    const bool keeps = info->status.ok() ? sound <= std::max(keep, 1) : sound == 0;
-    if (keeps) continue;
+    // What is older than those that are kept goes unread.
+    if (sound < std::max(keep, 1)) {
+      const bool is_sound = Checkpoint::open(info->directory).status().ok();
+      if (is_sound) ++sound;
+      if (is_sound || sound == 0) continue;
+    }
     // Renamed first: a deletion that is killed half-way must not leave half a checkpoint.
     const fs::path doomed = internal::partial_directory(checkpoints / checkpoint_name(info->step));
     absl::Status status = file_system.remove_tree(doomed);

@@ -116,6 +116,17 @@ class CheckpointAsync(SystemTest):
         self.assertEqual(self.names(run_dir), ["step-00000003", "step-00000006"])
         self.checkpoint("verify", run_dir / "checkpoints")
 
+    def test_memory_that_steps_need_is_not_taken_for_the_copy(self):
+        more = ["--layers", 1, "--width", 64, "--context", 128, "--global-batch", 8]
+        self.succeed(self.command(self.folder / "at-once", 6, 3, *more))
+        most = max(step["memory_bytes"]
+                   for step in events(self.folder / "at-once" / "metrics.jsonl", "step"))
+        run_dir = self.folder / "tight"
+        said = self.succeed(self.command(run_dir, 6, 3, *more, "--checkpoint-async",
+                                         "--memory-limit", most + 65536)).stderr
+        self.assertIn("the copy that a checkpoint is written from", said)
+        self.assertEqual(self.names(run_dir), ["step-00000003", "step-00000006"])
+
     def test_it_is_refused_where_it_would_do_nothing(self):
         self.refused([GPT, "--data", self.data, *LARGE, "--steps", 1, "--global-batch", 2,
                       "--run-dir", self.folder / "run", "--checkpoint-async"],

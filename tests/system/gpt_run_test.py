@@ -91,6 +91,8 @@ class GptRun(SystemTest):
         self.assertEqual(kinds.count("validation"), 2)
         self.assertEqual(kinds.count("checkpoint"), 3)
         self.assertEqual((kinds[0], kinds[-1]), ("start", "finish"))
+        # What is trained is saved first: a validation may take long.
+        self.assertEqual(kinds[-3:], ["checkpoint", "validation", "finish"])
         for event in events(self.run_dir / "metrics.jsonl", "step"):
             self.assertGreater(event["tokens_per_second"], 0)
             self.assertEqual(set(event["time"]), {"data", "forward", "backward",
@@ -153,6 +155,30 @@ class GptRun(SystemTest):
         self.assertTrue((self.run_dir / "checkpoints.1" / "step-00000005").exists())
         self.assertEqual(len(losses(self.run_dir / "metrics.1.jsonl")), 5)
 
+    def test_a_trace_that_cannot_be_written_is_told_before_the_first_step(self):
+        result = run(self.command(5, 8, "--trace", self.data / "x.json"))
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn(str(self.data), result.stderr)
+        self.assertFalse((self.run_dir / "metrics.jsonl").exists())
+        self.succeed(self.command(5, 8, "--trace", self.folder / "new" / "x.json"))
+        json.loads((self.folder / "new" / "x.json").read_text())
+
+    def test_damaged_checkpoints_are_named_and_never_passed_over_in_silence(self):
+        self.succeed(self.command(6, 8, "--checkpoint-every", 3))
+        checkpoints = self.run_dir / "checkpoints"
+        damage = lambda step: (checkpoints / f"step-{step:08}" / "manifest.json").write_text("{")
+        damage(6)
+        result = self.succeed(self.command(7, 8, "--keep", 9))
+        self.assertIn("passing over a damaged checkpoint", result.stderr)
+        self.assertEqual(events(self.run_dir / "metrics.jsonl", "resume")[-1]["step"], 3)
+        damage(3)
+        damage(7)
+        result = run(self.command(8))
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("--resume never", result.stderr)
+        self.assertEqual(max(losses(self.run_dir / "metrics.jsonl")), 7)
+        self.succeed(self.command(2, 8, "--resume", "never"))
+
     def test_going_on_from_an_earlier_step_sets_the_later_ones_aside(self):
         self.succeed(self.command(10, 8, "--checkpoint-every", 2))
         earlier = self.run_dir / "checkpoints" / "step-00000006"
@@ -168,7 +194,7 @@ class GptRun(SystemTest):
         before = files()
         for more in (["--seed", 5], ["--layers", 2], ["--order", "sequential"],
                      ["--resume", "never", "--init-from", self.folder / "nothing"],
-                     ["--resume", self.folder / "nothing"]):
+                     ["--resume", self.folder / "nothing"], ["--global-batch", 7, "--micro-batch", 2]):
             with self.subTest(more=more):
                 result = run(self.command(10, 8, *more))
                 self.assertEqual(result.returncode, 2, result.stderr)

@@ -48,6 +48,20 @@ TEST(Signals, ARequestBeforeTheHandlersAreThereIsNotLost) {
     const StopSignals stop;
     EXPECT_EQ(stop.requested(), SIGUSR1);
   }
+  // And one that comes after the training, when there is nothing to stop, does not end the process.
+  raise(SIGUSR1);
+  {
+    const StopSignals next;
+    EXPECT_EQ(next.requested(), SIGUSR1);
+  }
+  sigset_t requests;
+  sigemptyset(&requests);
+  sigaddset(&requests, SIGUSR1);
+  pthread_sigmask(SIG_UNBLOCK, &requests, nullptr);
+}
+
+TEST(Signals, RequestsThatWereNotHeldAreNotAfterwards) {
+  { const StopSignals stop; }
   sigset_t blocked;
   pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
   EXPECT_FALSE(sigismember(&blocked, SIGUSR1));
