@@ -88,10 +88,12 @@ void read_into(files::Checkpoint& checkpoint, const NamedArray& entry) {
 }
 
 // Part of a model is another model.
-void require_no_others(const files::Checkpoint& checkpoint, std::span<const NamedArray> state) {
+void require_no_others(const files::Checkpoint& checkpoint, std::span<const NamedArray> state,
+                       std::string_view part) {
   std::set<std::string_view> known;
   for (const NamedArray& entry : state) known.insert(entry.name);
   for (const files::TensorRecord& record : checkpoint.manifest().tensors) {
+    if (!record.name.starts_with(part)) continue;
     LOCKSTEP_CHECK(known.contains(record.name), "checkpoint ", checkpoint.directory().string(),
                    " holds ", record.name, ", which this run does not have");
   }
@@ -212,12 +214,13 @@ std::optional<std::filesystem::path> Checkpointer::find(const std::string& resum
 
 Checkpointer::Loaded Checkpointer::load(const std::filesystem::path& directory,
                                         std::span<const NamedArray> state,
-                                        const std::function<void(const std::string&)>& check) {
+                                        const std::function<void(const std::string&)>& check,
+                                        std::string_view part) {
   Loaded loaded;
   agree(communicator_, "checkpoint load", [&] {
     files::Checkpoint checkpoint = take(files::Checkpoint::open(directory));
     check(checkpoint.manifest().attributes);
-    require_no_others(checkpoint, state);
+    require_no_others(checkpoint, state, part);
     for (const NamedArray& entry : state) read_into(checkpoint, entry);
     loaded = {checkpoint.manifest().step, checkpoint.manifest().attributes};
   });

@@ -69,9 +69,10 @@ class Checkpointer {
   };
   // Fills `state`, whatever world size wrote the checkpoint. `check` sees its attributes first and
   // may throw. A tensor of either that the other lacks, or has in another shape or dtype, is an
-  // error that names it.
+  // error that names it; of the checkpoint's only those count whose names begin with `part`.
   Loaded load(const std::filesystem::path& directory, std::span<const NamedArray> state,
-              const std::function<void(const std::string& attributes)>& check);
+              const std::function<void(const std::string& attributes)>& check,
+              std::string_view part = "");
 
  private:
   struct Pending {

@@ -152,6 +152,7 @@ class Trainer {
   // Metrics are written by rank 0 alone: what goes wrong there rides in the next step's report.
   void write_metrics(const std::function<void()>& write);
   void write_trace();
+  std::vector<NamedArray> model_state();
   std::vector<NamedArray> state();
   std::string attributes() const;
 

@@ -10,6 +10,11 @@
 #include "lockstep/runtime/version.h"
 
 namespace lockstep::train {
+namespace {
+
+const std::string kModel = "model/";
+
+}  // namespace
 
 void Trainer::load_or_initialize() {
   resumed_from_ = checkpointer_.find(options_.resume);
@@ -17,10 +22,13 @@ void Trainer::load_or_initialize() {
     const auto check = [&](const std::string& attributes) {
       check_same_run(attributes, *resumed_from_);
     };
-    const Checkpointer::Loaded loaded = checkpointer_.load(*resumed_from_, state(), check);
+    const bool trains = steps_ > 0;
+    const Checkpointer::Loaded loaded =
+        checkpointer_.load(*resumed_from_, trains ? state() : model_state(), check,
+                           trains ? "" : kModel);
     publish_slices();
     const auto attributes = nlohmann::json::parse(loaded.attributes);
-    optimizer_->set_steps(attributes.at("optimizer_steps"));
+    if (trains) optimizer_->set_steps(attributes.at("optimizer_steps"));
     position_ = attributes.at("next_sample");
     // Absent where the run before had another precision.
     if (scaler_ && attributes.contains("grad_scaler")) {
@@ -71,17 +79,22 @@ void Trainer::check_same_run(const std::string& attributes,
   compare("trainer");
 }
 
-std::vector<NamedArray> Trainer::state() {
+std::vector<NamedArray> Trainer::model_state() {
   std::vector<NamedArray> result;
-  std::map<const void*, std::string> names;
   for (const auto& [name, parameter] : ddp_->parameters()) {
-    names[parameter.identity()] = name;
-    result.push_back({"model/" + name, parameter.own_value()});
+    result.push_back({kModel + name, parameter.own_value()});
     if (parameter.shard()) result.back().slice = {parameter.shape(), parameter.own_begin()};
   }
   for (const nn::NamedBuffer& named : task_.module().named_buffers()) {
-    result.push_back({"model/" + named.name, named.buffer.array()});
+    result.push_back({kModel + named.name, named.buffer.array()});
   }
+  return result;
+}
+
+std::vector<NamedArray> Trainer::state() {
+  std::vector<NamedArray> result = model_state();
+  std::map<const void*, std::string> names;
+  for (const auto& [name, parameter] : ddp_->parameters()) names[parameter.identity()] = name;
   for (const optim::Optimizer::State& entry : optimizer_->state()) {
     const nn::Parameter& parameter = optimizer_->parameters()[entry.parameter];
     const std::string& name = names.at(parameter.identity());

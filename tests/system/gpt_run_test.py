@@ -212,7 +212,7 @@ class GptRun(SystemTest):
         self.assertEqual(json.loads(lines[1])["event"], "resume")
 
     def test_sampling_from_a_checkpoint(self):
-        self.succeed(self.command(5))
+        self.succeed(self.command(5, 8, "--optimizer", "sgd", "--momentum", 0.9))  # of no matter
         command = [GPT, *SMALL, "--steps", 0, "--resume", self.run_dir / "checkpoints",
                    "--prompt", "and ", "--sample", 20]
         first, second = self.succeed(command), self.succeed(command)
