@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <memory>
 #include <thread>
 #include <vector>
 
 #include "lockstep/runtime/context.h"
+#include "lockstep/runtime/log.h"
 
 namespace lockstep {
 
@@ -44,9 +46,12 @@ struct Loop {
 // machine that is shared.)
 class Team {
  public:
-  explicit Team(int helpers) {
-    for (int i = 0; i < helpers; ++i) {
-      helpers_.emplace_back([this] { help(); });
+  // Where the system has no more threads, those that it has started do the work.
+  explicit Team(int helpers) : asked_(helpers) {
+    try {
+      helpers_.reserve(static_cast<size_t>(helpers));
+      for (int i = 0; i < helpers; ++i) helpers_.emplace_back([this] { help(); });
+    } catch (const std::exception&) {  // the next one would fail as well
     }
   }
 
@@ -57,6 +62,7 @@ class Team {
     for (std::thread& helper : helpers_) helper.join();
   }
 
+  int asked() const { return asked_; }
   int helpers() const { return static_cast<int>(helpers_.size()); }
 
   void run(const Loop& loop) {
@@ -122,6 +128,7 @@ class Team {
   alignas(64) std::atomic<int64_t> unfinished_{0};  // parts
   alignas(64) std::atomic<uint32_t> announced_{0};  // the newest loop's number
   std::atomic<bool> stopping_{false};
+  int asked_;
   std::vector<std::thread> helpers_;
 };
 
@@ -129,7 +136,12 @@ class Team {
 // wait for each other.
 Team& team_of(int threads) {
   thread_local std::unique_ptr<Team> team;
-  if (!team || team->helpers() != threads - 1) team = std::make_unique<Team>(threads - 1);
+  if (team && team->asked() == threads - 1) return *team;
+  team = std::make_unique<Team>(threads - 1);
+  if (team->helpers() < team->asked()) {
+    log(LogLevel::warning, {"the system starts no more threads: loops run on ", team->helpers() + 1,
+                            " instead of ", threads});
+  }
   return *team;
 }
 
@@ -141,8 +153,9 @@ void run_parallel(int64_t count, int64_t grain, RangeFunction function, const vo
   if (threads <= 1 || pieces <= 1) return function(body, 0, count);
   // Parts of equal work need not end at the same time: several for each thread even that out.
   const int64_t parts = std::min<int64_t>(pieces, int64_t{4} * threads);
+  Team& team = team_of(threads);
   inside_a_loop = true;
-  team_of(threads).run({count, grain, pieces, parts, function, body});
+  team.run({count, grain, pieces, parts, function, body});  // throws nothing
   inside_a_loop = false;
 }
 

@@ -89,12 +89,16 @@ void CpuBackend::deallocate(void* data, size_t bytes) {
   statistics_.in_use_bytes -= static_cast<int64_t>(size.bytes);
 }
 
-// Whether the limit allows so much more.
+bool CpuBackend::has_room(int64_t bytes) const {
+  return statistics_.limit_bytes == 0 ||
+         statistics_.reserved_bytes + bytes <= statistics_.limit_bytes;
+}
+
+// Whether the limit allows so much more, once what is cached is given back.
 bool CpuBackend::make_room(int64_t bytes) {
-  const int64_t limit = statistics_.limit_bytes;
-  if (limit == 0 || statistics_.reserved_bytes + bytes <= limit) return true;
+  if (has_room(bytes)) return true;
   trim_locked();
-  return statistics_.reserved_bytes + bytes <= limit;
+  return has_room(bytes);
 }
 
 void* CpuBackend::take_from_system(size_t block_bytes) {
@@ -125,9 +129,11 @@ void CpuBackend::trim_locked() {
 }
 
 void CpuBackend::fail_out_of_memory(size_t bytes, const char* holder) const {
-  const std::string limit = statistics_.limit_bytes > 0
-                                ? "the limit is " + std::to_string(statistics_.limit_bytes)
-                                : "the system has no more";
+  const bool by_limit = bytes > kAddressSpace
+                            ? statistics_.limit_bytes > 0
+                            : !has_room(static_cast<int64_t>(class_of(bytes).bytes));
+  const std::string limit = by_limit ? "the limit is " + std::to_string(statistics_.limit_bytes)
+                                     : "the system has no more";
   const std::string asked = holder == nullptr ? concat({bytes, " bytes asked for"})
                                               : concat({holder, " asked for ", bytes, " bytes"});
   throw OutOfMemory(concat({"out of memory on cpu: ", asked, ", ",

@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
  private:
   void note_in_use(int64_t bytes);
   void note_reserved(int64_t bytes);
+  bool has_room(int64_t bytes) const;
   bool make_room(int64_t bytes);
   void* take_from_system(size_t block_bytes);
   void trim_locked();

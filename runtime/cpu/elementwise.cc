@@ -57,9 +57,14 @@ class Run {
  private:
   using Scratch = std::byte[Windows::kMost + 1][kBlock * sizeof(double)];
 
+  // Rows are cut at multiples of the grain, whatever part a thread has: vectors and what is left of
+  // a run after them may round differently.
   void range(int64_t begin, int64_t end) const {
     const bool by_rows = windows_.inner() >= kShortRun || windows_.rank == 1;
-    if (all_dense_ && by_rows) return dense_rows(begin, end);
+    if (all_dense_ && by_rows) {
+      for (; begin < end; begin += kGrain) dense_rows(begin, std::min(end, begin + kGrain));
+      return;
+    }
     alignas(64) Scratch scratch;
     const void* inputs[Windows::kMost] = {};
     for (int w = 0; w < output_; ++w) {
@@ -70,7 +75,7 @@ class Run {
     const int64_t inner = windows_.inner();
     while (begin < end) {
       int64_t n = std::min(end - begin, kBlock);
-      if (by_rows) n = std::min(n, inner - begin % inner);
+      if (by_rows) n = std::min({n, inner - begin % inner, kGrain - begin % kGrain});
       chunk(begin, n, by_rows, inputs, scratch);
       begin += n;
     }

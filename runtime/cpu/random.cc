@@ -10,6 +10,7 @@
 #include "lockstep/runtime/cpu/row_access.h"
 #include "lockstep/runtime/parallel.h"
 #include "lockstep/runtime/random/philox.h"
+#include "lockstep/runtime/random/uniform.h"
 
 namespace lockstep::cpu {
 
@@ -97,10 +98,7 @@ void dropout(const Loops& loops, const View& x, double p, RandomKey key, const V
 
 void uniform(const Loops& loops, const View& y, double low, double high, RandomKey key,
              uint64_t first) {
-  // The largest value below `high` in y's dtype: rounding must not reach it.
-  double last = std::nextafter(high, low);
-  if (y.dtype == DType::f32)
-    last = std::nextafterf(static_cast<float>(high), static_cast<float>(low));
+  const double last = last_of_uniform(low, high, y.dtype);
   fill_pairs(loops, y, key, first, [=](const uint32_t* words, double* values) {
     for (int i = 0; i < 2; ++i) {
       const double u = philox::unit_double(words[2 * i], words[2 * i + 1]);

@@ -52,14 +52,16 @@ void* Memory::allocate(size_t bytes, const char* holder) {
   ++statistics_.allocations;
   const size_t wanted = std::max(kUnit, rounded(bytes, kUnit));
   Block* block = find(wanted);
-  if (block == nullptr) block = take_reserved(wanted);
+  if (block == nullptr) block = take_part(wanted, Of::reserved);
   if (block == nullptr) block = take_segment(wanted, Trims::no, lock);
   if (block == nullptr) block = find(wanted, true);
   if (block == nullptr) block = take_segment(wanted, Trims::yes, lock);
+  if (block == nullptr) block = take_part(wanted, Of::any);
   if (block == nullptr && captures_give_way(lock)) {
     block = find(wanted, true);
-    if (block == nullptr) block = take_reserved(wanted);
+    if (block == nullptr) block = take_part(wanted, Of::reserved);
     if (block == nullptr) block = take_segment(wanted, Trims::yes, lock);
+    if (block == nullptr) block = take_part(wanted, Of::any);
   }
   if (block == nullptr) fail_out_of_memory(bytes, holder);
   cut(block, wanted);
@@ -77,11 +79,14 @@ Memory::Block* Memory::find(size_t bytes, bool kept_ones_too) {
 }
 
 // A part of what is free and was reserved, as a segment of its own: for small blocks, or a capture.
-Memory::Block* Memory::take_reserved(size_t bytes) {
+// Of what was not, for small blocks alone: a capture's parts go back when it does.
+Memory::Block* Memory::take_part(size_t bytes, Of of) {
+  if (of == Of::any && pool() == &captured_) return nullptr;
   for (const size_t size : {segment_bytes(bytes), bytes}) {
     Block key{.data = nullptr, .bytes = size, .small = false, .pool = nullptr};
-    Block* block = take_smallest(common_.free[1], &key,
-                                 [](const Block& candidate) { return candidate.reserved; });
+    Block* block = take_smallest(common_.free[1], &key, [of](const Block& candidate) {
+      return of == Of::any || candidate.reserved;
+    });
     if (block == nullptr) continue;
     cut(block, size);
     block->small = is_small(bytes);
@@ -176,7 +181,8 @@ void Memory::put_back(Block* block) {
     const auto has_small = [&](const Block* neighbour) {
       return neighbour != nullptr && neighbour->small && neighbour->pool == block->pool;
     };
-    if (!block->small || !block->reserved) break;
+    const bool is_segment = block->before == nullptr && block->after == nullptr;
+    if (!block->small || (is_segment && !block->reserved)) break;
     if (has_small(block->before) || has_small(block->after)) break;
     block->small = false;  // a part that served small blocks, and holds none any more
   }

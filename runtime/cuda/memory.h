@@ -23,7 +23,7 @@ namespace lockstep::cuda {
 // small request only where the device has no more, and neighbours that are free become one again.
 // Whole segments go back to the device when it has no more, or the limit is reached, but those that
 // were reserved. Of a reserved segment parts serve small blocks, or captures, until they are free
-// as a whole. Knows who holds what. Thread-safe.
+// as a whole; of others small blocks, before anybody is refused. Knows who holds what. Thread-safe.
 class Memory {
  public:
   Memory(Driver& driver, Device device);
@@ -72,7 +72,7 @@ class Memory {
   struct Block {
     char* data;
     size_t bytes;
-    bool small;  // of a segment for small blocks
+    bool small;  // of a segment, or a part of one, for small blocks
     Pool* pool;
     bool reserved = false;  // of a segment that was
     const char* holder = nullptr;
@@ -91,9 +91,10 @@ class Memory {
   };
 
   enum class Trims { no, yes };
+  enum class Of { reserved, any };
 
   Block* find(size_t bytes, bool kept_ones_too = false);
-  Block* take_reserved(size_t bytes);
+  Block* take_part(size_t bytes, Of of);
   Block* take_segment(size_t bytes, Trims trims, Lock& lock);
   void* ask_device(size_t bytes, Trims trims, Lock& lock);
   Block* add_segment(void* data, size_t bytes, bool small, Pool* pool);

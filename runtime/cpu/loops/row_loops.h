@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "lockstep/runtime/cpu/loops.h"
 #include "lockstep/runtime/math/functor.h"
 
@@ -310,6 +312,13 @@ T row_attention_exponentials(T* scores, T scale, T* maximum, int64_t n, int64_t 
   for (int64_t i = 0; i < padded; ++i) {
     const T scaled = scale * scores[i];
     best = best < scaled ? scaled : best;
+  }
+  constexpr T kNone = -std::numeric_limits<T>::infinity();
+  if (best == kNone) {  // NaN may be among them
+    for (int64_t i = 0; i < n; ++i) {
+      const T scaled = scale * scores[i];
+      if (scaled != scaled) best = scaled;
+    }
   }
   *maximum = best;
   return static_cast<T>(blocked_sum<T>(

@@ -1,11 +1,10 @@
 #include "lockstep/runtime/cuda/kernels/random.h"
 
-#include <math.h>
-
 #include "lockstep/runtime/cuda/kernels/dimensions.h"
 #include "lockstep/runtime/cuda/kernels/elements.h"
 #include "lockstep/runtime/cuda/kernels/elementwise.h"
 #include "lockstep/runtime/cuda/kernels/random_bodies.h"
+#include "lockstep/runtime/random/uniform.h"
 
 namespace lockstep::cuda {
 namespace {
@@ -74,10 +73,7 @@ void dropout(const View& x, double p, RandomKey key, const View& y, double beta,
 }
 
 void uniform(const View& y, double low, double high, RandomKey key, uint64_t first, Queue& queue) {
-  // The largest value below `high` in y's dtype: rounding must not reach it.
-  double last = nextafter(high, low);
-  if (y.dtype == DType::f32) last = nextafterf(static_cast<float>(high), static_cast<float>(low));
-  fill_pairs(UniformPair{low, high, last}, y, key, first, queue);
+  fill_pairs(UniformPair{low, high, last_of_uniform(low, high, y.dtype)}, y, key, first, queue);
 }
 
 void normal(const View& y, double mean, double deviation, RandomKey key, uint64_t first,

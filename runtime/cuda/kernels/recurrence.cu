@@ -22,6 +22,7 @@ struct Lines {
   int64_t steps[3];   // and on from one element to the next
   int64_t count = 0;  // of a line
   uint32_t lines = 0;
+  bool of_parts = false;  // a and b are what Steps are made of
 };
 
 template <class C, bool kScaled>
@@ -46,6 +47,81 @@ struct Line {
   }
 };
 
+constexpr double kLargest = 1.7976931348623157e308;
+constexpr double kOverflowed = 1.7976931348623155e308, kVanished = 1e-323;
+
+// What a run of steps does to the state before it: b + a * state. One by one, finite factors whose
+// product overflows or vanishes still take 0 to 0 and infinity to infinity: two numbers stand for
+// such products. An infinite factor, which takes 0 to NaN, is infinite.
+template <class R, bool kScaled>
+struct Steps {
+  R a = 1;
+  R b = 0;
+
+  LOCKSTEP_HD R operator()(R state) const {
+    if constexpr (!kScaled) return state + b;
+    if constexpr (kReal) {
+      if (replaced(a) && state != 0 && ::fabs(state) <= kLargest) {
+        const R limit = ::fabs(a) == kOverflowed ? a + a : R(0);
+        return b + (state < 0 ? -limit : limit);
+      }
+    }
+    return b + a * state;
+  }
+  // First this, then `next`.
+  LOCKSTEP_HD Steps then(const Steps& next) const {
+    if constexpr (!kScaled) return {R(1), b + next.b};
+    return then(next.a, next.b, next(b));
+  }
+  // First this, then one element.
+  LOCKSTEP_HD Steps then(R factor, R term) const {
+    if constexpr (!kScaled) return {R(1), b + term};
+    return then(factor, term, factor * b + term);
+  }
+
+ private:
+  static constexpr bool kReal = std::is_same_v<R, double>;
+
+  // `after`: what becomes of b.
+  LOCKSTEP_HD Steps then(R factor, R term, R after) const {
+    if (a == R(0)) return {R(0), after};
+    if constexpr (kReal) {
+      if (::fabs(factor) > kLargest) {
+        // With terms before it, what the result is depends on the sign of the state: NaN.
+        return b == 0 ? Steps{product(factor, a), term} : Steps{factor - factor, after};
+      }
+      return {product(factor, a), after};
+    }
+    return {factor * a, after};
+  }
+  LOCKSTEP_HD static bool replaced(R x) {
+    return ::fabs(x) == kOverflowed || ::fabs(x) == kVanished;
+  }
+  LOCKSTEP_HD static bool ordinary(R x) { return ::fabs(x) > kVanished && ::fabs(x) < kOverflowed; }
+  // Of `first`, which is not 0, and the factors after it. What has happened first stays.
+  LOCKSTEP_HD static R product(R next, R first) {
+    const R both = next * first;
+    if (ordinary(next) && ordinary(first) && ordinary(both)) return both;
+    if (next == 0) return replaced(first) ? R(0) : both;
+    if (!(::fabs(next) <= kLargest)) return ::fabs(first) == kVanished ? next - next : both;
+    if (!(::fabs(first) <= kLargest)) return both;
+    if (replaced(first)) return next < 0 ? -first : first;
+    if (replaced(next)) return first < 0 ? -next : next;
+    if (::fabs(both) > kLargest) return ::copysign(kOverflowed, both);
+    return both == 0 ? ::copysign(kVanished, both) : both;
+  }
+};
+
+// The state after an element.
+template <class C, bool kScaled, class R = Running<C>>
+LOCKSTEP_HD R after(const Lines& lines, R a, R b, R state) {
+  if constexpr (!kScaled) return state + b;
+  if constexpr (std::is_same_v<C, double>) {
+    if (lines.of_parts) return Steps<R, true>{a, b}(state);
+  }
+  return a * state + b;
+}
+
 // A line by a thread.
 template <class C, bool kScaled>
 struct LinesBody {
@@ -69,47 +145,10 @@ struct LinesBody {
       }
       for (int k = 0; k < kAhead; ++k) {
         if (i + k >= lines.count) break;
-        state = kScaled ? a[k] * state + b[k] : state + b[k];
+        state = after<C, kScaled>(lines, a[k], b[k], state);
         line.put(i + k, state);
       }
     }
-  }
-};
-
-// What a run of steps does to the state before it: b + a * state.
-template <class R, bool kScaled>
-struct Steps {
-  R a = 1;
-  R b = 0;
-
-  LOCKSTEP_HD R operator()(R state) const {
-    if constexpr (!kScaled) return state + b;
-    return b + times(a, state);
-  }
-  // First this, then `next`.
-  LOCKSTEP_HD Steps then(const Steps& next) const {
-    if constexpr (!kScaled) return {R(1), b + next.b};
-    return {a == R(0) ? R(0) : times(next.a, a), next(b)};
-  }
-  // First this, then one element. Where a factor is infinite or NaN, `a` is NaN.
-  LOCKSTEP_HD Steps then(R factor, R term) const {
-    if constexpr (!kScaled) return {R(1), b + term};
-    R next = factor;
-    if constexpr (std::is_same_v<R, double>) {
-      if (!(::fabs(factor) <= 1.7976931348623157e308)) next = factor - factor;
-    }
-    return {a == R(0) ? R(0) : times(next, a), factor * b + term};
-  }
-
- private:
-  // A product of finite factors that overflows still takes 0 to 0, as they do one by one.
-  LOCKSTEP_HD static R times(R factors, R state) {
-    if constexpr (std::is_same_v<R, double>) {
-      const bool overflowed = ::fabs(factors) > 1.7976931348623157e308;
-      if (state == 0 && overflowed) return 0;
-      if (factors == 0 && ::fabs(state) > 1.7976931348623157e308) return 0;
-    }
-    return factors * state;
   }
 };
 
@@ -146,7 +185,9 @@ struct ScanBody {
       const int64_t first = i + t.index() * kItems;
       read(line, first, end, a, b);
       Steps<R, kScaled> own;
-      for (int k = 0; k < kItems; ++k) own = own.then(a[k], b[k]);
+      for (int k = 0; k < kItems; ++k) {
+        own = lines.of_parts ? own.then({a[k], b[k]}) : own.then(a[k], b[k]);
+      }
       const Steps<R, kScaled> before = scan(t, own, warps);
       R mine = state;
       for (int w = 0; w < kThreads / kWarp; ++w) {
@@ -157,7 +198,7 @@ struct ScanBody {
       t.sync();
       if (found_b != nullptr) continue;
       for (int k = 0; k < kItems; ++k) {
-        mine = kScaled ? a[k] * mine + b[k] : mine + b[k];
+        mine = after<C, kScaled>(lines, a[k], b[k], mine);
         if (first + k < end) line.put(first + k, mine);
       }
     }
@@ -202,6 +243,9 @@ View matrix(void* data, DType dtype, int64_t rows, int64_t columns) {
   return view;
 }
 
+void recurrence_of(const View& a, const View& b, int dim, bool reverse, const View& s,
+                   bool of_parts, Queue& queue);
+
 template <class C, bool kScaled>
 void scan_lines(const Lines& lines, Queue& queue) {
   using Body = ScanBody<C, kScaled>;
@@ -227,8 +271,8 @@ void scan_lines(const Lines& lines, Queue& queue) {
     return matrix(data, total_dtype<C>() == DType::i64 ? DType::i64 : DType::f64, lines.lines,
                   body.parts);
   };
-  recurrence(kScaled ? of_parts(find.found_a) : View(), of_parts(find.found_b), 1, false,
-             of_parts(states), queue);
+  recurrence_of(kScaled ? of_parts(find.found_a) : View(), of_parts(find.found_b), 1, false,
+                of_parts(states), true, queue);
   body.states = states;
   launch(body, grid, queue);
 }
@@ -252,9 +296,8 @@ View narrowed(View view, int d, int64_t begin, int64_t length) {
   return view;
 }
 
-}  // namespace
-
-void recurrence(const View& a, const View& b, int dim, bool reverse, const View& s, Queue& queue) {
+void recurrence_of(const View& a, const View& b, int dim, bool reverse, const View& s,
+                   bool of_parts, Queue& queue) {
   if (s.elements() == 0) return;
   const View* const views[] = {&a, &b, &s};
   Dimensions kept;
@@ -266,10 +309,10 @@ void recurrence(const View& a, const View& b, int dim, bool reverse, const View&
   }
   if (kept.elements() > kMostIndices) {
     const int64_t half = s.shape[largest] / 2, rest = s.shape[largest] - half;
-    recurrence(narrowed(a, largest, 0, half), narrowed(b, largest, 0, half), dim, reverse,
-               narrowed(s, largest, 0, half), queue);
-    recurrence(narrowed(a, largest, half, rest), narrowed(b, largest, half, rest), dim, reverse,
-               narrowed(s, largest, half, rest), queue);
+    recurrence_of(narrowed(a, largest, 0, half), narrowed(b, largest, 0, half), dim, reverse,
+                  narrowed(s, largest, 0, half), of_parts, queue);
+    recurrence_of(narrowed(a, largest, half, rest), narrowed(b, largest, half, rest), dim, reverse,
+                  narrowed(s, largest, half, rest), of_parts, queue);
     return;
   }
   kept.join();
@@ -279,6 +322,7 @@ void recurrence(const View& a, const View& b, int dim, bool reverse, const View&
   lines.s = Operand(s);
   lines.count = s.shape[dim];
   lines.lines = static_cast<uint32_t>(kept.elements());
+  lines.of_parts = of_parts;
   for (int i = 0; i < 3; ++i) {
     const int64_t stride = views[i]->data == nullptr ? 0 : views[i]->strides[dim];
     lines.places[i] = kept.span(2 - i);
@@ -289,6 +333,12 @@ void recurrence(const View& a, const View& b, int dim, bool reverse, const View&
   with_total_type(s.dtype, [&]<class C>(C) {
     a.data == nullptr ? run<C, false>(lines, dense, queue) : run<C, true>(lines, dense, queue);
   });
+}
+
+}  // namespace
+
+void recurrence(const View& a, const View& b, int dim, bool reverse, const View& s, Queue& queue) {
+  recurrence_of(a, b, dim, reverse, s, false, queue);
 }
 
 }  // namespace lockstep::cuda

@@ -67,6 +67,19 @@ TEST(CudaRandom, UniformHasTheBitsOfTheCpu) {
   }
 }
 
+TEST(CudaRandom, UniformValuesStayBelowTheUpperEnd) {
+  const double ranges[][2] = {{0, 1}, {-1, 3}, {-3, -1}, {0.5, 0.7}, {-0x1p-10, 0}};
+  for (DType dtype : test::kFloats) {
+    for (const auto& range : ranges) {
+      const Array y = Array::zeros({20'000}, dtype), on = on_device(y);
+      device_kernels().uniform(on.view(), range[0], range[1], kKey, 0);
+      host_kernels().uniform(y.view(), range[0], range[1], kKey, 0);
+      test::expect_same(on, y);
+      for (double value : test::on_host(on).to_vector<double>()) ASSERT_LT(value, range[1]);
+    }
+  }
+}
+
 TEST(CudaRandom, Normal) {
   for (DType dtype : test::kFloats) {
     for (int64_t count : {0, 1, 2, 7, 1025}) {

@@ -238,6 +238,55 @@ TEST(CudaRecurrence, OverflowingFactorsKeepZero) {
   }
 }
 
+// Products: each state is the one before times a factor. Infinity stays what it is until a zero or
+// NaN comes, also where what follows vanishes or overflows by itself.
+TEST(CudaRecurrence, InfiniteFactors) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  struct Change {
+    int64_t begin, end;
+    double value;
+  };
+  const std::vector<Change> cases[] = {
+      {{50, 51, kInfinity}},
+      {{50, 51, -kInfinity}, {400, 401, -2}},
+      {{50, 51, kInfinity}, {500, 501, 0}},
+      {{300, 301, 0}, {500, 501, 2}},
+      {{300, 301, 0}, {500, 501, kInfinity}},
+      {{50, 51, kInfinity}, {100, 600, 1e-30}},
+      {{50, 51, -kInfinity}, {60, 70, 1e30}, {100, 600, 1e-30}},
+      {{20, 40, 1e30}, {100, 600, -1e-30}},
+      {{20, 40, 1e-30}, {100, 599, 1e30}},
+      {{20, 40, 1e-30}, {590, 591, kInfinity}},
+      {{0, 1, 0}, {50, 599, 1e30}},
+      {{3, 4, std::nan("")}, {50, 51, kInfinity}},
+  };
+  for (int64_t n : {100, 600, 3000, 40'000}) {
+    for (DType dtype : {DType::f64, DType::f32}) {
+      for (const auto& changes : cases) {
+        std::vector<double> factors(static_cast<size_t>(n), 1);
+        for (const Change& change : changes) {
+          for (int64_t i = change.begin; i < change.end; ++i) {
+            factors[static_cast<size_t>(n == 40'000 ? i * 60 : i % n)] = change.value;
+          }
+        }
+        const Array values = Array::from(factors, {n});
+        const Array a = Array::empty({n}, dtype), b = Array::zeros({n}, dtype);
+        host_kernels().copy(values.view(), a.view());
+        host_kernels().copy(a.narrow(0, 0, 1).view(), b.narrow(0, 0, 1).view());
+        expect_recurrence(a, b, 0, false, 1e-6);
+      }
+    }
+  }
+}
+
+// As above in a line that several blocks share.
+TEST(CudaRecurrence, OverflowingFactorsOfALongLineKeepZero) {
+  for (double factor : {1e30, 1e-30}) {
+    const Array a = Array::full({40'000}, factor, DType::f64);
+    expect_recurrence(a, Array::zeros({40'000}, DType::f64), 0, false, 0);
+  }
+}
+
 TEST(CudaRecurrence, NanReachesWhatComesAfterIt) {
   std::vector<double> factors(3000, 0.5);
   factors[1100] = std::nan("");

@@ -4,6 +4,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
+#include <iterator>
 #include <map>
 #include <thread>
 #include <vector>
@@ -238,6 +240,78 @@ TEST_F(Segments, KeptBlocksComeBeforeTheDeviceIsAskedAgain) {
   memory_.deallocate(data);
   get_and_give_back(400 * kMiB);
   EXPECT_EQ(driver_.allocations, 2);
+}
+
+// A small block comes out of a large one that is free in part before anybody is refused, and
+// before captures are let go for it.
+TEST_F(Segments, AtTheLimitSmallBlocksComeOutOfLargeOnes) {
+  memory_.set_limit(92 * kMiB);
+  memory_.begin_capture();
+  void* captured = get(200);
+  memory_.end_capture();
+  bool let_go = false;
+  memory_.on_shortage(this, [&] {
+    let_go = true;
+    return false;
+  });
+  get_and_give_back(90 * kMiB);
+  void* state = get(40 * kMiB);
+  std::vector<void*> small;
+  for (int64_t bytes : {512, 1'000'000, 100, 1'000'000, 1'000'000}) small.push_back(get(bytes));
+  EXPECT_EQ(driver_.allocations, 2);
+  EXPECT_FALSE(let_go);
+  void* rest = get(40 * kMiB);
+  EXPECT_THAT(error_of([&] { get(20 * kMiB); }), testing::HasSubstr("the limit is 92 MiB"));
+  memory_.deallocate(small[2]);
+  memory_.deallocate(state);
+  for (int i : {4, 0, 3}) memory_.deallocate(small[i]);
+  memory_.deallocate(rest);
+  memory_.deallocate(small[1]);
+  get_and_give_back(90 * kMiB);  // they have joined the rest
+  EXPECT_EQ(driver_.allocations, 2);
+  EXPECT_EQ(driver_.frees, 0);
+  memory_.on_shortage(this, {});
+  memory_.deallocate(captured);
+  memory_.release_capture();
+  memory_.trim();
+  EXPECT_EQ(driver_.held, 0);
+}
+
+// Sizes of all kinds at the limit: no two overlap, and all becomes whole again.
+TEST_F(Segments, AtTheLimitPartsStayApartAndJoinAgain) {
+  memory_.set_limit(64 * kMiB);
+  uint32_t state = 1;
+  const auto random = [&](uint32_t below) {
+    state = state * 1664525 + 1013904223;
+    return (state >> 8) % below;
+  };
+  std::map<char*, int64_t> held;
+  for (int i = 0; i < 20'000; ++i) {
+    if (!held.empty() && random(5) < 2) {
+      auto one = std::next(held.begin(), random(static_cast<uint32_t>(held.size())));
+      memory_.deallocate(one->first);
+      held.erase(one);
+      continue;
+    }
+    const int64_t bytes = 1 + random(random(4) == 0 ? 20'000'000 : 1'200'000);
+    try {
+      auto* data = static_cast<char*>(get(bytes));
+      const auto next = held.lower_bound(data);
+      ASSERT_TRUE(next == held.end() || data + bytes <= next->first);
+      ASSERT_TRUE(next == held.begin() || std::prev(next)->first + std::prev(next)->second <= data);
+      held[data] = bytes;
+    } catch (const OutOfMemory&) {
+      for (int k = 0; k < 3 && !held.empty(); ++k) {
+        memory_.deallocate(held.begin()->first);
+        held.erase(held.begin());
+      }
+    }
+  }
+  for (const auto& [data, bytes] : held) memory_.deallocate(data);
+  EXPECT_EQ(memory_.statistics().in_use_bytes, 0);
+  memory_.trim();
+  EXPECT_EQ(driver_.held, 0);
+  EXPECT_EQ(reserved(), 0);
 }
 
 // Not in pieces as small as the requests.

@@ -78,6 +78,24 @@ TEST(Allocator, TheImpossibleIsAnErrorToo) {
   EXPECT_THROW(backend->allocate(SIZE_MAX / 8, nullptr), OutOfMemory);
 }
 
+// Far below the limit it is the system that has no more.
+TEST(Allocator, TheErrorNamesTheLimitOnlyWhereItIsReached) {
+  const auto backend = make_cpu_backend();
+  const auto error_of = [&](size_t bytes) {
+    try {
+      backend->allocate(bytes, nullptr);
+    } catch (const OutOfMemory& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  constexpr size_t kAll = size_t{1} << 47;  // what a process can address
+  backend->set_limit(int64_t{1} << 50);
+  EXPECT_NE(error_of(kAll).find("the system has no more"), std::string::npos) << error_of(kAll);
+  backend->set_limit(1 << 20);
+  EXPECT_NE(error_of(kAll).find("the limit is 1048576"), std::string::npos) << error_of(kAll);
+}
+
 TEST(Allocator, ThreadsShareIt) {
   const auto backend = make_cpu_backend();
   std::vector<std::thread> threads;

@@ -182,5 +182,46 @@ TEST(Attention, LargeScoresDoNotOverflow) {
   }
 }
 
+// A query of NaN is not one whose keys are all hidden, be they hidden but for one.
+TEST(Attention, NanQueriesGiveNan) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  constexpr int64_t kTime = 20, kFeatures = 4, kRow = 3;
+  const Shape shape{1, 1, kTime, kFeatures};
+  const auto are_nan = [](const Array& rows) {
+    for (double value : doubles(rows)) {
+      if (!std::isnan(value)) return false;
+    }
+    return true;
+  };
+  std::vector<double> hides(kTime, -std::numeric_limits<double>::infinity());
+  hides[7] = 0;
+  const Array bias = Array::from(hides, {1, 1, 1, kTime}).expand({1, 1, kTime, kTime});
+  for (auto& level : all_levels()) {
+    for (DType dtype : kFloats) {
+      for (bool biased : {false, true}) {
+        const Array q = random(shape, dtype, Layout::contiguous, -1, 1, 1);
+        const Array k = random(shape, dtype, Layout::contiguous, -1, 1, 2);
+        const Array v = random(shape, dtype, Layout::contiguous, -1, 1, 3);
+        set(q.narrow(2, kRow, 1), std::vector<double>(kFeatures, kNan));
+        AttentionOptions options{false, 0.5};
+        if (biased) options.bias = bias.view();
+        const DType statistics = dtype == DType::f64 ? DType::f64 : DType::f32;
+        const Array out = Array::empty(shape, dtype),
+                    sums = Array::empty({1, 1, kTime}, statistics);
+        level.kernels.attention(q.view(), k.view(), v.view(), options, out.view(), sums.view());
+        EXPECT_TRUE(are_nan(out.narrow(2, kRow, 1))) << level.name << name_of(dtype) << biased;
+        EXPECT_TRUE(are_nan(sums.narrow(2, kRow, 1)));
+        for (double value : doubles(out.narrow(2, kRow + 1, 16))) EXPECT_FALSE(std::isnan(value));
+        const Array dq = Array::empty(shape, dtype), dk = Array::empty(shape, dtype);
+        const Array dv = Array::empty(shape, dtype);
+        level.kernels.attention_backward(v.view(), q.view(), k.view(), v.view(), out.view(),
+                                         sums.view(), options, dq.view(), dk.view(), dv.view());
+        EXPECT_TRUE(are_nan(dq.narrow(2, kRow, 1)));
+        EXPECT_TRUE(are_nan(dk) && are_nan(dv));
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lockstep::testing

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <limits>
 
 #include "functor_cases.h"
@@ -245,6 +246,41 @@ TEST(Elementwise, FillAndScaleAddOnWindows) {
         auto expected = doubles(x);
         for (double& value : expected) value *= 5.5;
         expect_near(doubles(y), expected, 3 * relative_bound(dtype), 0, level.name);
+      }
+    }
+  }
+}
+
+bool are_same_bits(const Array& a, const Array& b) {
+  return std::memcmp(a.data(), b.data(), static_cast<size_t>(a.elements()) * size_of(a.dtype())) ==
+         0;
+}
+
+// The last bit may differ between a vector and what is left of a run after them.
+TEST(Elementwise, BitsDoNotDependOnTheThreadCount) {
+  const int ops[] = {math::index_of<UnaryOps, math::Tanh>, math::index_of<UnaryOps, math::Exp>,
+                     math::index_of<UnaryOps, math::Gelu>};
+  for (auto& level : all_levels()) {
+    for (DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+      const Array whole = random({331, 1002}, dtype, Layout::contiguous);
+      const Array inputs[] = {whole.narrow(1, 1, 999), whole.transpose(0, 1)};
+      for (const Array& x : inputs) {
+        for (int op : ops) {
+          const auto compute = [&](int threads, const Array& y, const Array& dx) {
+            const Threads scope(threads);
+            level.kernels.unary(unary_op(op), x.view(), y.view());
+            level.kernels.unary_backward(unary_op(op), x.view(), y.view(), x.view(), dx.view(), 1);
+          };
+          const Array y = Array::empty(x.shape(), dtype), dx = Array::zeros(x.shape(), dtype);
+          compute(1, y, dx);
+          for (int threads : {2, 3}) {
+            const Array other = Array::empty(x.shape(), dtype);
+            const Array other_dx = Array::zeros(x.shape(), dtype);
+            compute(threads, other, other_dx);
+            EXPECT_TRUE(are_same_bits(y, other) && are_same_bits(dx, other_dx))
+                << level.name << " " << name_of(dtype) << " op " << op << " threads " << threads;
+          }
+        }
       }
     }
   }

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -83,6 +86,31 @@ TEST(Parallel, RanksAsThreadsLoopAtOnce) {
   for (std::thread& rank : ranks) rank.join();
   EXPECT_EQ(total, 4 * 50 * 64);
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// Room for the stacks of no thread, or of a few: each has its own.
+void loop_with_room_for_threads(rlim_t bytes) {
+  rlim_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const rlim_t all = pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + bytes;
+  const rlimit limit{all, all};
+  if (setrlimit(RLIMIT_AS, &limit) != 0) _exit(2);
+  const testing::Threads scope(64);
+  std::atomic<int64_t> total = 0;
+  for (int i = 0; i < 3; ++i) {
+    parallel_for(1000, 1, [&](int64_t begin, int64_t end) { total += end - begin; });
+  }
+  _exit(total == 3000 ? 0 : 1);
+}
+
+TEST(ParallelDeathTest, GoesOnWithTheThreadsThatCouldBeStarted) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  for (rlim_t mebibytes : {4, 20}) {
+    EXPECT_EXIT(loop_with_room_for_threads(mebibytes << 20), ::testing::ExitedWithCode(0),
+                "the system starts no more threads: loops run on [0-9]+ instead of 64");
+  }
+}
+#endif
 
 TEST(Parallel, CountsWhatThisProcessMayUse) {
   cpu_set_t set;

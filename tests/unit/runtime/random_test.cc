@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "kernel_testing.h"
 #include "lockstep/runtime/random/philox.h"
 
@@ -129,6 +132,34 @@ TEST(Random, MomentsAndRange) {
   for (double value : doubles(y)) square += (value - 1) * (value - 1);
   EXPECT_NEAR(sum / n, 1, 0.02);
   EXPECT_NEAR(square / n, 4, 0.05);
+}
+
+// Rounded to 16 bits, values just below the upper end would be it.
+TEST(Random, UniformValuesStayBelowTheUpperEnd) {
+  struct Range {
+    double low, high, last[4];  // the largest value below `high`, of each of kFloats
+  };
+  const double any = std::numeric_limits<double>::quiet_NaN();
+  const Range ranges[] = {{0, 1, {any, any, 1 - 0x1p-8, 1 - 0x1p-11}},
+                          {-1, 3, {any, any, 3 - 0x1p-6, 3 - 0x1p-9}},
+                          {-3, -1, {any, any, -1 - 0x1p-7, -1 - 0x1p-10}},
+                          {0.5, 0.7, {any, any, 0.69921875, 0.69970703125}},
+                          {-0x1p-10, 0, {any, any, any, -0x1p-24}},
+                          {0, 1e5, {any, any, 99840, 65504}}};
+  auto levels = all_levels();
+  for (const Range& range : ranges) {
+    for (int i = 0; i < 4; ++i) {
+      const Array y = Array::empty({200'000}, kFloats[i]);
+      levels[0].kernels.uniform(y.view(), range.low, range.high, kKey, 0);
+      double largest = range.low;
+      for (double value : doubles(y)) {
+        ASSERT_GE(value, range.low - std::abs(range.low) * 0x1p-8);
+        ASSERT_LT(value, range.high);
+        largest = std::max(largest, value);
+      }
+      if (!std::isnan(range.last[i])) EXPECT_EQ(largest, range.last[i]) << name_of(kFloats[i]);
+    }
+  }
 }
 
 }  // namespace
