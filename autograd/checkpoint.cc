@@ -1,6 +1,7 @@
 #include "lockstep/autograd/checkpoint.h"
 
 #include <algorithm>
+#include <array>
 
 #include "lockstep/autograd/autocast.h"
 #include "lockstep/autograd/engine.h"
@@ -35,18 +36,6 @@ class ContextGuard {
 
  private:
   Context before_;
-};
-
-// Nothing records while one lives; who reads what requires a gradient is noted.
-class Watched {
- public:
-  explicit Watched(TouchedTensors& touched) { context().touched = &touched; }
-  ~Watched() { context().touched = nullptr; }
-  Watched(const Watched&) = delete;
-  Watched& operator=(const Watched&) = delete;
-
- private:
-  NoGrad no_grad_;
 };
 
 // A call of f that can be made again.
@@ -124,11 +113,14 @@ std::vector<Tensor> checkpoint(const CheckpointFunction& f, std::vector<Tensor> 
   const Context before = context();
   std::vector<Tensor> outputs;
   {
-    const Watched watched(touched);
+    const NoGrad no_grad;
+    context().touched = &touched;
     std::vector<Tensor> constants;
     for (const Tensor& input : inputs) constants.push_back(input.detach());
     outputs = f(constants);
   }
+  // What f captures it may return unread.
+  for (const Tensor& output : outputs) touched.add(std::array{&output});
   std::vector<const Tensor*> read;
   for (const Tensor& input : inputs) read.push_back(&input);
   for (const Tensor& tensor : touched.tensors()) read.push_back(&tensor);
@@ -141,6 +133,7 @@ std::vector<Tensor> checkpoint(const CheckpointFunction& f, std::vector<Tensor> 
   node->connect(read);
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (!is_floating(outputs[i].dtype())) continue;
+    node->set_output(static_cast<int>(i), outputs[i].value());
     outputs[i] = Tensor(outputs[i].value(), node, static_cast<int>(i));
   }
   return outputs;

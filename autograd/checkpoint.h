@@ -49,9 +49,10 @@ CheckpointFunction spread(F&& f, std::index_sequence<I...>) {
 // differentiates that (activation recomputation, Chen et al. 2016). `f` takes tensors and returns a
 // Tensor or a std::vector<Tensor>; it is a lambda, which is copied, or a module, which must live
 // until the backward pass. Tensors that f captures (parameters) get their gradients too, complete
-// and once. f must compute the same the second time: random numbers and autocast are as they were,
-// side effects happen twice (context().recomputing tells the second time). Nothing in f may ask for
-// gradients itself. Checkpoints nest, and can be differentiated again (create_graph).
+// and once, also where f returns them unread; what f reads under NoGrad gets none. f must compute
+// the same the second time: random numbers and autocast are as they were, side effects happen twice
+// (context().recomputing tells the second time), `a += b` makes a new tensor both times. Nothing in
+// f may ask for gradients itself. Checkpoints nest, and can be differentiated again (create_graph).
 template <class F, class... Inputs>
 auto checkpoint(F&& f, const Inputs&... inputs) {
   static_assert(sizeof...(Inputs) > 0, "checkpoint(f, inputs…) needs the tensors that f is given");

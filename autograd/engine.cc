@@ -199,6 +199,7 @@ void Engine::finish_leaf(Leaf& leaf) {
   if (leaf.hooks_) call_hooks(leaf);
   if (!options_.accumulate) return;
   if (const Tensor gradient = std::move(leaf.state_.first)) leaf.accumulate(gradient, {});
+  leaf.writable_gradient();  // not the caller's memory, nor another leaf's
   if (!outermost_) return;
   if (context().capture == nullptr) [[likely]] {
     if (leaf.hook_) leaf.hook_();
@@ -242,11 +243,17 @@ void Gradients::deliver(int i, const Tensor& gradient, const Into& offered) {
   if (context().anomaly != nullptr) [[unlikely]]
     context().anomaly->check_gradient(node_, i, gradient);
   const Node::Edge& edge = node_.edges()[i];
+  const auto& [shape, dtype] = edge.node->output(edge.output);
+  LOCKSTEP_CHECK(gradient.shape() == shape, "a gradient of shape ", gradient.shape(), " for input ",
+                 i, " of shape ", shape);
   edge.node->state_.received = true;
   if (engine_.accumulates_at_once(*edge.node)) {
     static_cast<Leaf&>(*edge.node).accumulate(gradient, offered);
     return;
   }
+  // Closures count on the dtype as on the shape.
+  if (gradient.dtype() != dtype) [[unlikely]]
+    return deliver(i, to(gradient, dtype), offered);
   Tensor& there = Engine::slot(*edge.node, edge.output);
   if (!there) {
     there = gradient;

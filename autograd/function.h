@@ -18,7 +18,8 @@
 // that adds the gradient of each input. What the closure reads is captured as Saved: a tensor that
 // is changed in place in between is then an error. An output it needs is saved as
 // `y = Saved(y)` and read as `out.own(y)`. A closure made of ops can be differentiated again. The
-// function given to out.add() is called only when that input needs a gradient.
+// function given to out.add() is called only when that input needs a gradient; what it returns has
+// the input's shape.
 namespace lockstep {
 
 // Nothing is recorded and nothing traced while one lives, on this thread: what is computed is part

@@ -58,6 +58,7 @@ class Gradients {
   // Whether anyone wants the gradient of input i.
   bool needs(int i) const;
 
+  // Of the input's shape, else an Error that names the function. Another dtype is converted.
   void add(int i, const Tensor& gradient);
   // `make(Into)` or `make()` is called only when input i needs a gradient. The Into is an offer:
   // memory where the gradient may go at once, contiguous or channels-last.
@@ -137,6 +138,7 @@ Tensor record(const OpDescription& op, Array value, std::initializer_list<const 
   if (!records(span)) return Tensor(std::move(value));
   Ref<Node> node(new internal::ClosureNode<F>(op.name, 1, std::move(backward)));
   node->connect(span);
+  node->set_output(0, value);
   return Tensor(std::move(value), std::move(node), 0);
 }
 
@@ -158,6 +160,7 @@ std::vector<Tensor> record_many(const OpDescription& op, std::vector<Array> valu
   results.reserve(values.size());
   for (Array& value : values) {
     const int output = static_cast<int>(results.size());
+    if (node) node->set_output(output, value);
     results.push_back(node ? Tensor(std::move(value), node, output) : Tensor(std::move(value)));
   }
   return results;

@@ -64,13 +64,20 @@ void Node::destroy() {
   draining = false;
 }
 
-Leaf::Leaf(const Array& value)
-    : Node("leaf", 1), shape_(value.shape()), dtype_(value.dtype()), device_(value.device()) {}
+void Node::set_output(int output, const Array& value) {
+  if (output > 0 && !other_outputs_) other_outputs_ = std::make_unique<Output[]>(outputs_ - 1);
+  Output& into = output == 0 ? first_output_ : other_outputs_[output - 1];
+  into.shape = value.shape();
+  into.dtype = value.dtype();
+}
+
+Leaf::Leaf(const Array& value) : Node("leaf", 1) { set_output(0, value); }
 
 void Leaf::seat_gradient(Array memory) {
   if (memory) {
-    LOCKSTEP_CHECK(memory.shape() == shape_ && memory.dtype() == dtype_ && memory.contiguous(),
-                   "a gradient of shape ", shape_, " ", dtype_, " cannot be kept in an array of ",
+    const auto& [shape, dtype] = output(0);
+    LOCKSTEP_CHECK(memory.shape() == shape && memory.dtype() == dtype && memory.contiguous(),
+                   "a gradient of shape ", shape, " ", dtype, " cannot be kept in an array of ",
                    memory.shape(), " ", memory.dtype());
     if (has_gradient_) kernels::copy_into(gradient_, memory);
   } else {
@@ -81,7 +88,7 @@ void Leaf::seat_gradient(Array memory) {
 }
 
 void Leaf::zero_grad() {
-  LOCKSTEP_CHECK(!busy_, "zero_grad: the gradient of shape ", shape_,
+  LOCKSTEP_CHECK(!busy_, "zero_grad: the gradient of shape ", shape(),
                  " is being reduced over the ranks; call finish() of the data parallelism first");
   has_gradient_ = false;
 }
@@ -104,21 +111,20 @@ const Array& Leaf::writable_gradient() {
 
 void Leaf::accumulate(const Tensor& gradient, const Into& offered) {
   const Array& value = gradient.value();
-  LOCKSTEP_CHECK(value.shape() == shape_, "a gradient of shape ", value.shape(),
-                 " for a tensor of shape ", shape_);
+  const DType dtype = output(0).dtype;
   if (busy_ || away_) vacate_();
   if (offered && value.storage() == offered.destination.storage() && value.same_window(gradient_)) {
     // Already there.
   } else if (has_gradient_ && (seated_ || offered || owns_gradient())) {
-    kernels::scale_add(1, kernels::cast(value, dtype_), 1, gradient_);
+    kernels::scale_add(1, kernels::cast(value, dtype), 1, gradient_);
   } else if (has_gradient_) {
     Array sum = kernels::copy(gradient_);
-    kernels::scale_add(1, kernels::cast(value, dtype_), 1, sum);
+    kernels::scale_add(1, kernels::cast(value, dtype), 1, sum);
     gradient_ = std::move(sum);
   } else if (seated_) {
     kernels::copy_into(value, gradient_);
   } else {
-    gradient_ = kernels::contiguous(kernels::cast(value, dtype_));
+    gradient_ = kernels::contiguous(kernels::cast(value, dtype));
   }
   has_gradient_ = true;
 }

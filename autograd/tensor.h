@@ -170,15 +170,22 @@ class Node : public RefCounted {
     Ref<Node> node;  // null where the input needs no gradient
     int output = 0;
   };
+  struct Output {
+    Shape shape;
+    DType dtype = DType::f32;
+  };
 
   const char* name() const { return name_; }
   uint64_t id() const { return id_; }  // creation order in this thread
   int outputs() const { return outputs_; }
+  const Output& output(int i) const { return i == 0 ? first_output_ : other_outputs_[i - 1]; }
   std::span<Edge> edges() {
     return {edge_count_ <= kInline ? inline_edges_ : edges_.data(),
             static_cast<size_t>(edge_count_)};
   }
   void connect(std::span<const Tensor* const> inputs);
+  // The gradient of this output has the value's shape and dtype.
+  void set_output(int output, const Array& value);
   virtual bool is_leaf() const { return false; }
   // What DetectAnomaly saw of the op while it ran; else its name.
   std::string origin() const;
@@ -221,6 +228,8 @@ class Node : public RefCounted {
   int edge_count_ = 0;
   Edge inline_edges_[kInline];
   std::vector<Edge> edges_;
+  Output first_output_;
+  std::unique_ptr<Output[]> other_outputs_;
   RunState state_;
   std::unique_ptr<TensorHooks> hooks_;  // null: none on any output
 };
@@ -232,7 +241,7 @@ class Leaf final : public Node {
  public:
   explicit Leaf(const Array& value);
 
-  const Shape& shape() const { return shape_; }
+  const Shape& shape() const { return output(0).shape; }
   bool is_leaf() const override { return true; }
 
   bool has_gradient() const { return has_gradient_; }
@@ -277,9 +286,6 @@ class Leaf final : public Node {
   struct Into offer();
   bool owns_gradient() const;
 
-  Shape shape_;
-  DType dtype_;
-  Device device_;
   Array gradient_;
   bool seated_ = false;
   bool has_gradient_ = false;
@@ -290,16 +296,23 @@ class Leaf final : public Node {
   std::function<void()> vacate_;
 };
 
-// Nothing is recorded while one lives, on this thread.
+// Nothing is recorded while one lives, on this thread, nor noted by a checkpoint() around it.
 class NoGrad {
  public:
-  NoGrad() : before_(context().gradients) { context().gradients = false; }
-  ~NoGrad() { context().gradients = before_; }
+  NoGrad() : gradients_(context().gradients), touched_(context().touched) {
+    context().gradients = false;
+    context().touched = nullptr;
+  }
+  ~NoGrad() {
+    context().gradients = gradients_;
+    context().touched = touched_;
+  }
   NoGrad(const NoGrad&) = delete;
   NoGrad& operator=(const NoGrad&) = delete;
 
  private:
-  bool before_;
+  bool gradients_;
+  TouchedTensors* touched_;
 };
 
 // backward() from several tensors in one pass: of sum over i of sum(tensors[i] * gradients[i]).
@@ -316,8 +329,8 @@ struct GradOptions {
 };
 
 // Gradients of sum over i of sum(outputs[i] * seeds[i]) with respect to `inputs` (leaves or
-// intermediate tensors). Accumulates into no leaf and fires no hook. `seeds` may be left out where
-// every output has one element.
+// intermediate tensors). Accumulates into no leaf, so that no leaf's own hook fires; those of
+// register_hook() are called. `seeds` may be left out where every output has one element.
 std::vector<Tensor> grad(std::span<const Tensor> outputs, std::span<const Tensor> inputs,
                          std::span<const Tensor> seeds = {}, GradOptions options = {});
 // The same for lists written in place: grad({u}, {x}, {ones_like(u)}, {.create_graph = true}).

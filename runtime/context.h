@@ -29,7 +29,7 @@ struct AutocastState {
 // starts with the defaults; one that works for another copies that one's context.
 struct Context {
   Device device;          // where new arrays go
-  bool gradients = true;  // ops record (autograd/mode.h)
+  bool gradients = true;  // ops record (autograd/tensor.h)
   int threads = 0;        // for parallel_for and vendor libraries; 0: as many as may run here
   const char* operation = nullptr;  // what asks for memory, for errors (Operation)
   RandomKey random;                 // the next random operation's key

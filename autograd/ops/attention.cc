@@ -53,13 +53,27 @@ Tensor packed_formula(const Tensor& qkv, int heads, const AttentionOptions& opti
   return merge_heads(attention_formula(parts[0], parts[1], parts[2], {}, options));
 }
 
+// What the forward pass leaves for the backward one; `out` is the op's output.
+class SavedAttention {
+ public:
+  explicit SavedAttention(const kernels::Attention& result)
+      : out_(Tensor(result.out)), log_sum_exp_(result.log_sum_exp) {}
+
+  kernels::Attention value() const { return {out_.value(), log_sum_exp_}; }
+
+ private:
+  Saved out_;
+  Array log_sum_exp_;
+};
+
 // Over [batch, heads, time, feature]; the matrix of probabilities is never kept (Dao et al. 2022).
 Tensor fused_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
                        const AttentionOptions& options) {
   const kernels::Attention result =
       kernels::attention(q.value(), k.value(), v.value(), options, bias.value());
+  const SavedAttention saved(result);
   return record({"attention"}, result.out, {&q, &k, &v},
-                [q = Saved(q), k = Saved(k), v = Saved(v), bias = Saved(bias), result, options](
+                [q = Saved(q), k = Saved(k), v = Saved(v), bias = Saved(bias), saved, options](
                     const Tensor& dy, Gradients& out) {
                   if (recording()) {
                     const Tensor added = bias ? *bias : Tensor();
@@ -71,8 +85,9 @@ Tensor fused_attention(const Tensor& q, const Tensor& k, const Tensor& v, const 
                     return Array::empty(x->shape(), x->dtype(), x->device());
                   };
                   const Array dq = like(q), dk = like(k), dv = like(v);
-                  kernels::attention_backward(dy.value(), q.value(), k.value(), v.value(), result,
-                                              options, bias.value_or_empty(), dq, dk, dv);
+                  kernels::attention_backward(dy.value(), q.value(), k.value(), v.value(),
+                                              saved.value(), options, bias.value_or_empty(), dq, dk,
+                                              dv);
                   out.add(0, dq);
                   out.add(1, dk);
                   out.add(2, dv);
@@ -199,26 +214,27 @@ Tensor packed_attention(const Tensor& qkv, int heads, bool causal) {
   const Tensor dense = contiguous(qkv);
   const auto [q, k, v] = unpack(dense.value(), heads);
   const kernels::Attention result = kernels::attention(q, k, v, options);
+  const SavedAttention saved(result);
   const Array merged = result.out.transpose(1, 2).try_view({qkv.dim(0), qkv.dim(1), width});
-  return record({"packed_attention"}, merged, {&dense},
-                [qkv = Saved(dense), result, heads, options](const Tensor& dy, Gradients& out) {
-                  if (recording()) {
-                    return internal::add_recorded(out, {*qkv}, dy, [&](auto in) {
-                      return packed_formula(in[0], heads, options);
-                    });
-                  }
-                  out.add(0, [&]() -> Tensor {
-                    const Shape& shape = qkv->shape();
-                    const Array dqkv = Array::empty(shape, dy.dtype(), dy.device());
-                    const auto [q, k, v] = unpack(qkv.value(), heads);
-                    const auto [dq, dk, dv] = unpack(dqkv, heads);
-                    const Array dout = kernels::contiguous(dy.value())
-                                           .reshape({shape[0], shape[1], heads, q.dim(3)})
-                                           .transpose(1, 2);
-                    kernels::attention_backward(dout, q, k, v, result, options, {}, dq, dk, dv);
-                    return dqkv;
-                  });
-                });
+  return record(
+      {"packed_attention"}, merged, {&dense},
+      [qkv = Saved(dense), saved, heads, options](const Tensor& dy, Gradients& out) {
+        if (recording()) {
+          return internal::add_recorded(
+              out, {*qkv}, dy, [&](auto in) { return packed_formula(in[0], heads, options); });
+        }
+        out.add(0, [&]() -> Tensor {
+          const Shape& shape = qkv->shape();
+          const Array dqkv = Array::empty(shape, dy.dtype(), dy.device());
+          const auto [q, k, v] = unpack(qkv.value(), heads);
+          const auto [dq, dk, dv] = unpack(dqkv, heads);
+          const Array dout = kernels::contiguous(dy.value())
+                                 .reshape({shape[0], shape[1], heads, q.dim(3)})
+                                 .transpose(1, 2);
+          kernels::attention_backward(dout, q, k, v, saved.value(), options, {}, dq, dk, dv);
+          return dqkv;
+        });
+      });
 }
 
 }  // namespace lockstep

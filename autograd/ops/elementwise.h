@@ -183,9 +183,9 @@ inline Tensor operator*(Scalar a, const Tensor& b) { return mul(b, a); }
 inline Tensor operator/(const Tensor& a, Scalar b) { return div(a, b); }
 inline Tensor operator/(Scalar a, const Tensor& b) { return div(Tensor(a), b); }
 
-// While ops record, `a += b` makes `a` name the result of a + b: nothing is written in place. While
-// they do not (NoGrad), the values of `a` change in memory, for all who share them, and a leaf
-// stays one: how a parameter is updated by hand.
+// While ops record, and in what checkpoint() runs, `a += b` makes `a` name the result of a + b:
+// nothing is written in place. While they do not (NoGrad), the values of `a` change in memory, for
+// all who share them, and a leaf stays one: how a parameter is updated by hand.
 Tensor& operator+=(Tensor& a, const Tensor& b);
 Tensor& operator-=(Tensor& a, const Tensor& b);
 Tensor& operator*=(Tensor& a, const Tensor& b);

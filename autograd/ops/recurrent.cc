@@ -98,6 +98,23 @@ struct Trail {
   Array cells;   // the same size; LSTM only
 };
 
+// A trail of which the op's outputs are windows: an output may be changed in place.
+class SavedTrail {
+ public:
+  explicit SavedTrail(const Trail& trail)
+      : trail_{trail.input, trail.hidden, {}, {}},
+        output_(Tensor(trail.output)),
+        cells_(Tensor(trail.cells)) {}
+
+  Trail value() const {
+    return {trail_.input, trail_.hidden, output_.value(), cells_.value_or_empty()};
+  }
+
+ private:
+  Trail trail_;
+  Saved output_, cells_;
+};
+
 Trail run(RecurrentCell cell, const Inputs& in, bool reverse) {
   const Inside inside(/*recording=*/false);
   const bool gru = cell == RecurrentCell::gru, lstm = cell == RecurrentCell::lstm;
@@ -253,16 +270,16 @@ RecurrentOutput recurrent(RecurrentCell cell, const Tensor& x, const Tensor& h, 
   if (lstm) values.push_back(trail.cells.select(0, last));
   std::vector<Tensor> results = record_many(
       {"recurrent"}, std::move(values), pointers,
-      [cell, saved, trail, reverse](std::span<const Tensor> dys, Gradients& out) {
+      [cell, saved, trail = SavedTrail(trail), shape = trail.output.shape(), reverse](
+          std::span<const Tensor> dys, Gradients& out) {
         Inputs in;
         for (int i = 0; i < kInputs; ++i) in[i] = *saved[i];
-        if (!recording()) return add_gradients(cell, in, trail, reverse, dys, out);
-        const auto rows_of = [&](size_t i, const Shape& shape) {
+        if (!recording()) return add_gradients(cell, in, trail.value(), reverse, dys, out);
+        const auto rows_of = [&](size_t i, const Shape& rows) {
           return i < dys.size() && dys[i]
-                     ? reshape(dys[i], shape)
-                     : Tensor(Array::zeros(shape, in[kX].dtype(), in[kX].device()));
+                     ? reshape(dys[i], rows)
+                     : Tensor(Array::zeros(rows, in[kX].dtype(), in[kX].device()));
         };
-        const Shape& shape = trail.output.shape();
         Tensor dy = rows_of(0, shape);
         if (cell == RecurrentCell::lstm) dy = cat({dy, rows_of(1, {1, shape[1], shape[2]})}, 0);
         internal::add_recorded(

@@ -38,6 +38,19 @@ void check_affine(const char* name, const Array& weight, const Array& x) {
                  " for rows of ", x.dim(-1), " ", x.dtype());
 }
 
+// Kernels read as much of a result's gradient as there was of the result.
+void check_gradient(const char* name, const Array& dy, const Shape& shape) {
+  LOCKSTEP_CHECK(dy && dy.shape() == shape, name, ": a gradient of shape ", dy.shape(),
+                 ", expected ", shape);
+}
+
+// The same for those that read it in the result's dtype.
+void check_gradient(const char* name, const Array& dy, const Array& result) {
+  check_gradient(name, dy, result.shape());
+  LOCKSTEP_CHECK(dy.dtype() == result.dtype(), name, ": a gradient of shape ", dy.shape(), " ",
+                 dy.dtype(), ", expected ", result.dtype());
+}
+
 // The view of a dense copy, which `memory` keeps; none for an empty array.
 View dense_view(const Array& x, Array* memory) {
   if (!x) return View();
@@ -64,7 +77,9 @@ Array softmax(const Array& x, bool log) {
 }
 
 Array softmax_backward(const Array& y, const Array& dy, bool log, Into into) {
-  const Operation operation("softmax backward");
+  constexpr const char* kName = "softmax backward";
+  const Operation operation(kName);
+  check_gradient(kName, dy, y);
   into = accept_contiguous(into, y.shape(), y.dtype(), y.device());
   of(y).softmax_backward(as_rows(contiguous(y)).view(), as_rows(contiguous(dy)).view(),
                          as_rows(into.destination).view(), log, into.beta);
@@ -101,7 +116,10 @@ LayerNorm layer_norm(const Array& x, const Array& delta, const Array& weight, co
 
 LayerNormGradients layer_norm_backward(const Array& dy, const Array& x, const Array& weight,
                                        const LayerNorm& saved, const LayerNormWanted& wanted) {
-  const Operation operation("layer_norm backward");
+  constexpr const char* kName = "layer_norm backward";
+  const Operation operation(kName);
+  check_gradient(kName, dy, x.shape());
+  if (wanted.dsum) check_gradient(kName, wanted.dsum, x);
   const Shape width{x.dim(-1)};
   const Array dense = as_rows(contiguous(x));
   Into dx, dweight, dbias;
@@ -149,7 +167,9 @@ RmsNorm rms_norm(const Array& x, const Array& weight, double epsilon) {
 
 LayerNormGradients rms_norm_backward(const Array& dy, const Array& x, const Array& weight,
                                      const Array& inverse_rms, const LayerNormWanted& wanted) {
-  const Operation operation("rms_norm backward");
+  constexpr const char* kName = "rms_norm backward";
+  const Operation operation(kName);
+  check_gradient(kName, dy, x.shape());
   const Array dense = as_rows(contiguous(x));
   Into dx, dweight;
   if (wanted.x) dx = accept_contiguous(wanted.into_x, x.shape(), x.dtype(), x.device());
@@ -260,7 +280,9 @@ Attention attention(const Array& q, const Array& k, const Array& v, AttentionOpt
 void attention_backward(const Array& dout, const Array& q, const Array& k, const Array& v,
                         const Attention& saved, AttentionOptions options, const Array& bias,
                         const Array& dq, const Array& dk, const Array& dv) {
-  const Operation operation("attention backward");
+  constexpr const char* kName = "attention backward";
+  const Operation operation(kName);
+  check_gradient(kName, dout, saved.out);
   set_bias(q, k, bias, &options);
   const Array dense[] = {with_dense_features(dout), with_dense_features(q), with_dense_features(k),
                          with_dense_features(v)};

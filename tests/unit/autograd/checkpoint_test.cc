@@ -181,16 +181,97 @@ TEST(Checkpoint, UnusedCapturedTensorsGetNothing) {
   const Tensor looked_at = Tensor::variable(random_array({3}, 2));
   int fired = 0;
   static_cast<Leaf&>(*looked_at.node()).set_hook([&] { ++fired; });
-  const auto f = [&](const Tensor& in) {
-    const NoGrad no_grad;
-    const Tensor scale = sum(looked_at);
-    context().gradients = context().recomputing;
-    return in * used * scale;
-  };
+  const auto f = [&](const Tensor& in) { return in * used * sum(looked_at).detach(); };
   sum(checkpoint(f, Tensor(random_array({3}, 3)))).backward();
   EXPECT_TRUE(used.grad());
   EXPECT_FALSE(looked_at.grad());
   EXPECT_EQ(fired, 0);
+}
+
+// The first run is not recorded, but must not write where the second one reads.
+TEST(Checkpoint, InPlaceOperatorsLeaveTheInputsAlone) {
+  const auto run = [](bool recompute, const Tensor& x, const Tensor& weight) {
+    const auto f = [weight](const Tensor& in) {
+      Tensor h = in, w = weight;
+      h += tanh(h * w);
+      h *= w;
+      w -= 0.5;
+      h /= w * w;
+      return h;
+    };
+    return sum(recompute ? checkpoint(f, x) : f(x));
+  };
+  const std::vector<Array> inputs{random_array({3}, 1), random_array({3}, 2)};
+  const std::vector<Tensor> plain = testing::variables(inputs), again = testing::variables(inputs);
+  const Tensor expected = run(false, plain[0], plain[1]), found = run(true, again[0], again[1]);
+  EXPECT_EQ(found.item(), expected.item());
+  expected.backward();
+  found.backward();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_EQ(again[i].to_vector<double>(), inputs[i].to_vector<double>());
+    EXPECT_EQ(again[i].grad().to_vector<double>(), plain[i].grad().to_vector<double>());
+  }
+}
+
+// As outside of a checkpoint: written in place, both times, and without a gradient.
+TEST(Checkpoint, UnderNoGradInsideNothingIsNoted) {
+  const Tensor x = Tensor::variable(random_array({3}, 1));
+  const Tensor average = Tensor::variable(Array::full({3}, 8, DType::f64));
+  const auto f = [&](const Tensor& in) {
+    {
+      const NoGrad no_grad;
+      Tensor moving = average;
+      moving *= 0.5;
+    }
+    Tensor h = in;
+    h += 1.0;  // noted again
+    return h * h;
+  };
+  const Tensor y = sum(checkpoint(f, x));
+  EXPECT_EQ(average.to_vector<double>(), std::vector<double>(3, 4));
+  y.backward();
+  EXPECT_EQ(average.to_vector<double>(), std::vector<double>(3, 2));
+  EXPECT_FALSE(average.grad());
+  EXPECT_DOUBLE_EQ(x.grad().to_vector<double>()[0], 2 * (x.to_vector<double>()[0] + 1));
+}
+
+TEST(Checkpoint, WhatIsReturnedUnreadGetsItsGradient) {
+  const auto run = [](bool recompute, const std::vector<Tensor>& in) {
+    const Tensor &x = in[0], &weight = in[1], skip = in[2] * 3.0;
+    const auto f = [=](const Tensor& h, const Tensor& given) {
+      return std::vector<Tensor>{tanh(h), weight, skip, given, x, weight.detach()};
+    };
+    const std::vector<Tensor> out = recompute ? checkpoint(f, x, skip) : f(x, skip);
+    return sum(out[0] * out[1] * out[2] * out[3] + out[4] * out[5]);
+  };
+  const std::vector<Array> inputs{random_array({3}, 1), random_array({3}, 2), random_array({3}, 3)};
+  const std::vector<Tensor> plain = testing::variables(inputs), again = testing::variables(inputs);
+  run(false, plain).backward();
+  run(true, again).backward();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    ASSERT_TRUE(again[i].grad()) << i;
+    const auto found = again[i].grad().to_vector<double>();
+    const auto expected = plain[i].grad().to_vector<double>();
+    for (size_t j = 0; j < found.size(); ++j) EXPECT_NEAR(found[j], expected[j], 1e-14);
+  }
+  testing::expect_second_gradients(
+      [&](const std::vector<Tensor>& in) {
+        const auto f = [&](const Tensor& h) { return std::vector<Tensor>{tanh(h), in[1]}; };
+        const std::vector<Tensor> out = checkpoint(f, in[0]);
+        return out[0] * square(out[1]);
+      },
+      {inputs[0], inputs[1]});
+}
+
+// Nothing else of it requires a gradient: the node is there for what is returned alone.
+TEST(Checkpoint, OfConstantsThatReturnsAParameter) {
+  const Tensor weight = Tensor::variable(random_array({3}, 1));
+  const Tensor x{random_array({3}, 2)};
+  const auto f = [&](const Tensor& h) { return std::vector<Tensor>{h * 2.0, weight}; };
+  const std::vector<Tensor> out = checkpoint(f, x);
+  sum(out[0] * out[1]).backward();
+  ASSERT_TRUE(weight.grad());
+  EXPECT_DOUBLE_EQ(weight.grad().to_vector<double>()[0], 2 * x.to_vector<double>()[0]);
 }
 
 TEST(Checkpoint, AutocastIsAsItWas) {
