@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -97,7 +99,35 @@ absl::StatusOr<pid_t> start_child(const ChildOptions& options) {
   return absl::InternalError("cannot start " + options.words[0] + ": " + std::strerror(error));
 }
 
+uint64_t raise_descriptor_limit(uint64_t count) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= count) return 0;
+  const uint64_t before = limit.rlim_cur;
+  set_descriptor_limit(std::min<uint64_t>(count, limit.rlim_max));
+  return before;
+}
+
+void set_descriptor_limit(uint64_t soft) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = soft;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 void adopt_orphans() { ::prctl(PR_SET_CHILD_SUBREAPER, 1); }
+
+bool has_seen_to(int signal, pid_t process) {
+  std::ifstream file("/proc/" + std::to_string(process) + "/status");
+  uint64_t seen_to = 0;
+  bool lives = false;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("State:")) lives = line.find_first_of("ZX") == std::string::npos;
+    if (line.starts_with("SigBlk:") || line.starts_with("SigIgn:") || line.starts_with("SigCgt:")) {
+      seen_to |= std::strtoull(line.c_str() + std::strlen("SigBlk:"), nullptr, 16);
+    }
+  }
+  return !lives || (seen_to >> (signal - 1) & 1) != 0;
+}
 
 void kill_descendants(pid_t spare) {
   const auto children = children_by_parent();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,8 +14,11 @@ class RankOutput;
 // mpirun's own forwarding would tear lines apart.
 inline constexpr const char* kRankCommand = "rank-of";
 
-// The words to put before the program's: "…/lockstep rank-of PID 5,7,9,11 3".
-std::vector<std::string> rank_words(const RankOutput& output, int ranks, int started_end);
+// The words to put before the program's: "…/lockstep rank-of PID 5,7,9,11 3 1024". Each rank puts
+// its process id, a pid_t, into the pipe `started_end`, and takes the limit on descriptors (0: the
+// one it has).
+std::vector<std::string> rank_words(const RankOutput& output, int ranks, int started_end,
+                                    uint64_t descriptor_limit);
 
 // Runs what rank_words wrote (without the program's name and command). Returns only on failure,
 // with an exit code.

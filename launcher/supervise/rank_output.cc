@@ -1,31 +1,26 @@
 #include "lockstep/launcher/supervise/rank_output.h"
 
 #include <fcntl.h>
-#include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace lockstep::supervise {
 namespace {
 
 constexpr size_t kLongestLine = 65536;
+constexpr size_t kQueueBytes = size_t{1} << 20;           // then ranks wait
+constexpr size_t kStoppingQueueBytes = size_t{16} << 20;  // then lines are dropped
 
-// False when nobody reads any more.
-bool write_all(int descriptor, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(descriptor, text.data(), text.size());
-    if (written >= 0) {
-      text.remove_prefix(static_cast<size_t>(written));
-    } else if (errno == EAGAIN) {
-      pollfd ready{descriptor, POLLOUT, 0};
-      ::poll(&ready, 1, -1);
-    } else if (errno != EINTR) {
-      return false;
-    }
-  }
-  return true;
+bool are_one_file(int a, int b) {
+  struct stat one {
+  }, other{};
+  return ::fstat(a, &one) == 0 && ::fstat(b, &other) == 0 && one.st_dev == other.st_dev &&
+         one.st_ino == other.st_ino;
 }
 
 }  // namespace
@@ -46,6 +41,15 @@ std::vector<std::string> LineSplitter::feed(std::string_view bytes) {
 std::optional<std::string> LineSplitter::finish() {
   if (pending_.empty()) return std::nullopt;
   return std::exchange(pending_, {}) + "\n";
+}
+
+RankOutput::RankOutput(const Options& options) : options_(options) {
+  queues_.push_back(std::make_unique<OutputQueue>(STDOUT_FILENO));
+  if (!are_one_file(STDOUT_FILENO, STDERR_FILENO)) {
+    queues_.push_back(std::make_unique<OutputQueue>(STDERR_FILENO));
+  }
+  streams_[kOutput] = queues_.front().get();
+  streams_[kError] = queues_.back().get();
 }
 
 absl::StatusOr<std::unique_ptr<RankOutput>> RankOutput::create(const Options& options) {
@@ -91,16 +95,24 @@ RankOutput::~RankOutput() {
   }
 }
 
-std::vector<int> RankOutput::read_ends() const {
-  std::vector<int> ends;
-  for (const Pipe& pipe : pipes_) ends.push_back(pipe.read_end);
+bool RankOutput::is_read(size_t pipe) const {
+  return never_wait_ || queue_of(pipe).size() < kQueueBytes;
+}
+
+std::vector<pollfd> RankOutput::awaited() const {
+  std::vector<pollfd> ends;
+  for (size_t i = 0; i < pipes_.size(); ++i) {
+    if (is_read(i)) ends.push_back({pipes_[i].read_end, POLLIN, 0});
+  }
+  for (const auto& queue : queues_) {
+    if (queue->size() > 0) ends.push_back({queue->descriptor(), POLLOUT, 0});
+  }
   return ends;
 }
 
 void RankOutput::pass_on(size_t pipe, const std::vector<std::string>& lines) {
   if (lines.empty()) return;
   const size_t rank = pipe / 2;
-  const Stream stream = pipe % 2 == 0 ? kOutput : kError;
   std::string text;
   std::string plain;
   for (const std::string& line : lines) {
@@ -108,13 +120,15 @@ void RankOutput::pass_on(size_t pipe, const std::vector<std::string>& lines) {
     text += line;
     plain += line;
   }
-  // A job must not die because nobody watches it any more.
-  if (!broken_[stream]) broken_[stream] = !write_all(stream + 1, text);
+  if (never_wait_ && queue_of(pipe).size() >= kStoppingQueueBytes) {
+    dropped_bytes_ += text.size();
+  } else {
+    queue_of(pipe).add(text);
+  }
   if (rank >= logs_.size() || logs_[rank] == nullptr) return;
   if (const absl::Status status = logs_[rank]->append(plain); !status.ok()) {
-    const std::string message(status.message());
-    write_all(STDERR_FILENO, "lockstep run: no log of rank " + std::to_string(rank) +
-                                 " from here on: " + message + "\n");
+    say("no log of rank " + std::to_string(rank) +
+        " from here on: " + std::string(status.message()));
     logs_[rank].reset();
   }
 }
@@ -123,6 +137,7 @@ bool RankOutput::pump() {
   char bytes[65536];
   bool any = false;
   for (size_t i = 0; i < pipes_.size(); ++i) {
+    if (!is_read(i)) continue;
     const ssize_t size = ::read(pipes_[i].read_end, bytes, sizeof bytes);
     if (size <= 0) continue;
     any = true;
@@ -131,12 +146,29 @@ bool RankOutput::pump() {
   return any;
 }
 
-void RankOutput::finish() {
-  while (pump()) {
-  }
+void RankOutput::end_lines() {
   for (size_t i = 0; i < pipes_.size(); ++i) {
     if (auto line = pipes_[i].lines.finish()) pass_on(i, {*line});
   }
+}
+
+void RankOutput::say(const std::string& line) {
+  streams_[kError]->add("lockstep run: " + line + "\n");
+  flush();
+}
+
+bool RankOutput::flush() {
+  bool any = false;
+  for (const auto& queue : queues_) any = queue->flush() || any;
+  return any;
+}
+
+bool RankOutput::pending() const {
+  return std::ranges::any_of(queues_, [](const auto& queue) { return queue->size() > 0; });
+}
+
+void RankOutput::drop_pending() {
+  for (const auto& queue : queues_) dropped_bytes_ += queue->clear();
 }
 
 }  // namespace lockstep::supervise

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <poll.h>
+
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -8,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "lockstep/launcher/supervise/output_queue.h"
 #include "lockstep/runtime/files/file_system.h"
 
 namespace lockstep::supervise {
@@ -25,7 +29,8 @@ class LineSplitter {
 };
 
 // The pipes through which ranks write, and what becomes of what they wrote: each line goes in whole
-// to this process's stdout or stderr, with "[rank] " before it, and to the rank's log.
+// to this process's stdout or stderr, with "[rank] " before it, and to the rank's log. Nothing here
+// waits for who reads those: lines queue, and while too many do, ranks are not read.
 class RankOutput {
  public:
   struct Options {
@@ -40,12 +45,22 @@ class RankOutput {
 
   // Descriptors of this process: where a rank writes.
   int write_end(int rank, Stream stream) const { return pipes_[index(rank, stream)].write_end; }
-  // Becomes readable when a rank said something.
-  std::vector<int> read_ends() const;
-  // Passes on what is there now. Returns whether there was anything.
+  // What to wait for before pump() and flush() have something to do.
+  std::vector<pollfd> awaited() const;
+  // Takes what ranks said. Returns whether there was anything.
   bool pump();
-  // Passes on the last lines, ended or not.
-  void finish();
+  // Takes the last lines, ended or not.
+  void end_lines();
+  // A line of this process's own, for stderr.
+  void say(const std::string& line);
+
+  // Writes what can be written now. Returns whether that was anything.
+  bool flush();
+  bool pending() const;
+  // From here on ranks never wait for who reads: what is too much is dropped.
+  void never_wait() { never_wait_ = true; }
+  void drop_pending();
+  uint64_t dropped_bytes() const { return dropped_bytes_; }
 
  private:
   struct Pipe {
@@ -53,17 +68,22 @@ class RankOutput {
     int write_end = -1;
     LineSplitter lines;
   };
-  explicit RankOutput(const Options& options) : options_(options) {}
+  explicit RankOutput(const Options& options);
 
   static size_t index(int rank, Stream stream) { return static_cast<size_t>(2 * rank + stream); }
   absl::Status open_pipes();
   absl::Status open_logs();
+  OutputQueue& queue_of(size_t pipe) const { return *streams_[pipe % 2]; }
+  bool is_read(size_t pipe) const;
   void pass_on(size_t pipe, const std::vector<std::string>& lines);
 
   Options options_;
   std::vector<Pipe> pipes_;
   std::vector<std::unique_ptr<files::WritableFile>> logs_;  // by rank; null after a failure
-  bool broken_[2] = {};  // nobody reads this process's stdout or stderr any more
+  std::vector<std::unique_ptr<OutputQueue>> queues_;
+  OutputQueue* streams_[2];  // one queue where stdout and stderr are one file
+  bool never_wait_ = false;
+  uint64_t dropped_bytes_ = 0;
 };
 
 }  // namespace lockstep::supervise

@@ -35,7 +35,10 @@ int complain(const absl::Status& status) {
 
 bool is_assignment(const std::string& text) { return text.find('=', 1) != std::string::npos; }
 
-// A pipe into which each rank puts one byte when it has come to life.
+// Of a rank: two pipes and a log here, a few more in mpirun; and others.
+uint64_t descriptors_for(int ranks) { return 8 * static_cast<uint64_t>(ranks) + 256; }
+
+// A pipe into which each rank puts its process id when it has come to life.
 struct Started {
   int ends[2] = {-1, -1};
   Started() {
@@ -47,10 +50,10 @@ struct Started {
   }
 };
 
-void explain(int exit_code) {
+void explain(int exit_code, RankOutput& output) {
   if (exit_code <= 128) return;
-  std::fprintf(stderr, "lockstep run: the job ended by signal %d (%s)\n", exit_code - 128,
-               ::strsignal(exit_code - 128));
+  output.say("the job ended by signal " + std::to_string(exit_code - 128) + " (" +
+             ::strsignal(exit_code - 128) + ")");
 }
 
 }  // namespace
@@ -88,8 +91,9 @@ RunCommand::RunCommand(flags::Command& program)
                 program_);
   command_.page("--help-environment", "list the environment variables and end", environment_help());
   command_.epilogue(
-      "SIGTERM, SIGINT and SIGUSR1 ask the ranks to finish the step, save and exit with 75; a\n"
-      "second one kills them. The exit code is the job's; 128+N when signal N ended it.");
+      "SIGTERM, SIGINT, SIGUSR1 and SIGHUP (not under nohup) ask the ranks to finish the step,\n"
+      "save and exit with 75; a second one, but not a SIGHUP, kills them. The exit code is the\n"
+      "job's; 128+N when signal N ended it.");
 }
 
 int RunCommand::run() {
@@ -135,6 +139,7 @@ bool RunCommand::has_store() const {
 int RunCommand::start(const std::vector<std::string>& launcher,
                       const std::vector<std::string>& program) {
   const bool is_rank = launcher.empty();
+  Job::hold_signals();
   std::unique_ptr<StoreProcess> store;
   if (!is_rank && !has_store()) {
     auto started = StoreProcess::start(ranks_);
@@ -143,6 +148,7 @@ int RunCommand::start(const std::vector<std::string>& launcher,
     }
     store = *std::move(started);
   }
+  const uint64_t limit = is_rank ? 0 : raise_descriptor_limit(descriptors_for(ranks_));
   const auto output = RankOutput::create(
       {.ranks = ranks_, .prefix = prefix_output_ == "on", .log_directory = log_directory_});
   if (!output.ok()) return complain(output.status());
@@ -154,25 +160,26 @@ int RunCommand::start(const std::vector<std::string>& launcher,
     options.output = (*output)->write_end(0, RankOutput::kOutput);
     options.error = (*output)->write_end(0, RankOutput::kError);
   } else {
-    const auto words = rank_words(**output, ranks_, started.ends[1]);
+    const auto words = rank_words(**output, ranks_, started.ends[1], limit);
     options.words.insert(options.words.end(), words.begin(), words.end());
   }
   options.words.insert(options.words.end(), program.begin(), program.end());
 
-  Job job(grace_);
+  Job job(grace_, **output);
   if (!is_rank) job.expect(ranks_, started.ends[0]);
   const auto child = start_child(options);
   if (!child.ok()) return complain(child.status());
-  const int exit_code = job.watch(*child, is_rank, **output);
+  int exit_code = job.watch(*child, is_rank);
   if (!is_rank && exit_code != 0 && job.started() == 0) {
     std::vector<std::string> words = launcher;
     std::erase(words, "-q");
     words.push_back("true");
-    return complain("mpirun could not start any rank (it returned " + std::to_string(exit_code) +
-                        "); this shows why: " + quoted(words),
-                    kFailed);
+    (*output)->say("mpirun could not start any rank (it returned " + std::to_string(exit_code) +
+                   "); this shows why: " + quoted(words));
+    exit_code = kFailed;
   }
-  explain(exit_code);
+  explain(exit_code, **output);
+  job.finish_output();
   return exit_code;
 }
 
