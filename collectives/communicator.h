@@ -120,8 +120,11 @@ std::vector<std::unique_ptr<Communicator>> make_thread_group(int size);
 
 // MPI_COMM_WORLD through the MPI plugin (opened here; an Error says what is missing). One per
 // process, and it must outlive its splits. After a failed collective a thread may be left inside
-// MPI: its destructor does not wait for it, and the process must end with _exit.
-std::unique_ptr<Communicator> make_mpi_communicator();
+// MPI: its destructor does not wait for it, and the process must end with _exit. The same after
+// the CollectiveError of ranks that do not all come to MPI's start within `start_within` (zero: for
+// ever).
+std::unique_ptr<Communicator> make_mpi_communicator(
+    std::chrono::milliseconds start_within = std::chrono::minutes(10));
 
 // The ranks of `world`, each with a CUDA device of its own, through NCCL (in the CUDA library,
 // which is opened here). They meet in `store`, which is needed no longer afterwards; who has not

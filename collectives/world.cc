@@ -1,8 +1,13 @@
 #include "lockstep/collectives/world.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <optional>
 
@@ -147,6 +152,8 @@ World make_world(const Found& found) {
   // Where nobody says, all ranks are taken to share this host.
   world.local_rank = static_cast<int>(found.local_rank.value_or(found.rank));
   world.local_size = static_cast<int>(found.local_size.value_or(found.size));
+  world.local_rank_known = found.local_rank.has_value() || found.size == 1;
+  world.local_size_known = found.local_size.has_value() || found.size == 1;
   return world;
 }
 
@@ -176,6 +183,20 @@ World World::from_env() {
 
 namespace {
 
+// MPI's, where no longer deadline is given.
+constexpr std::chrono::milliseconds kLongestStart = std::chrono::minutes(10);
+
+// Equal for ranks that share processors and reach each other at 127.0.0.1.
+std::string own_host() {
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  std::string boot;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
+  struct stat network {};
+  ::stat("/proc/self/ns/net", &network);
+  return concat({name, " ", boot, " ", static_cast<uint64_t>(network.st_ino)});
+}
+
 std::unique_ptr<Communicator> open_communicator(const World& world, Device device,
                                                 std::chrono::milliseconds timeout) {
   if (world.size == 1) return make_single_communicator(device);
@@ -189,7 +210,8 @@ std::unique_ptr<Communicator> open_communicator(const World& world, Device devic
                 ", but ranks on CPUs talk through MPI, which did not start them: use ",
                 slurm ? "srun --mpi=pmix" : "mpirun", " or `lockstep run`"});
   }
-  auto communicator = make_mpi_communicator();
+  auto communicator = make_mpi_communicator(
+      timeout == timeout.zero() ? timeout : std::max(kLongestStart, 10 * timeout));
   LOCKSTEP_CHECK(communicator->rank() == world.rank && communicator->size() == world.size,
                  world.source, " says rank ", world.rank, " of ", world.size,
                  ", but this program's MPI library says rank ", communicator->rank(), " of ",
@@ -204,6 +226,22 @@ std::unique_ptr<Communicator> make_communicator(const World& world, Device devic
   std::unique_ptr<Communicator> communicator = open_communicator(world, device, timeout);
   communicator->set_timeout(timeout);
   return communicator;
+}
+
+void find_local_place(std::span<const std::string> hosts, World& world) {
+  const auto self = hosts.begin() + world.rank;
+  if (!world.local_rank_known) {
+    world.local_rank = static_cast<int>(std::count(hosts.begin(), self, *self));
+  }
+  if (!world.local_size_known) {
+    world.local_size = static_cast<int>(std::count(hosts.begin(), hosts.end(), *self));
+  }
+  world.local_rank_known = world.local_size_known = true;
+}
+
+void find_local_place(Communicator& communicator, World& world) {
+  if (communicator.size() == 1) return;
+  find_local_place(all_gather_text(communicator, own_host(), "hosts"), world);
 }
 
 }  // namespace lockstep

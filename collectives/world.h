@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "lockstep/collectives/communicator.h"
@@ -17,6 +18,10 @@ struct World {
   int local_size = 1;
   std::string source = "alone";  // which variables said so: "RANK", "OMPI_COMM_WORLD_RANK", …
   bool mpi = false;              // started by an MPI launcher
+  // Whether the environment said the local numbers. Where it did not, all ranks are taken to share
+  // this host until find_local_place has asked them.
+  bool local_rank_known = true;
+  bool local_size_known = true;
 
   // Reads, in this order: RANK/WORLD_SIZE/LOCAL_RANK, OMPI_COMM_WORLD_*, PMIX/PMI, SLURM_* inside a
   // step that srun launched; none: a world of one. Throws UsageError where the first two disagree
@@ -30,9 +35,15 @@ struct World {
 // run`. Devices meet in the store at LOCKSTEP_STORE (host:port, with LOCKSTEP_STORE_TOKEN), or in
 // one that rank 0 hosts at MASTER_ADDR and MASTER_PORT; neither is there: a UsageError.
 // `timeout` (zero: none) is how long devices wait for each other at the start, and the
-// communicator's from then on.
+// communicator's from then on. MPI's start may take ten times as long, and ten minutes at least.
 std::unique_ptr<Communicator> make_communicator(
     const World& world, Device device = {},
     std::chrono::milliseconds timeout = std::chrono::minutes(10));
+
+// Finds the local numbers that are not known: ranks of one host have its name, its network and its
+// kernel in common. A collective call, also of ranks that know theirs.
+void find_local_place(Communicator& communicator, World& world);
+// The same, where the rank i runs on hosts[i].
+void find_local_place(std::span<const std::string> hosts, World& world);
 
 }  // namespace lockstep

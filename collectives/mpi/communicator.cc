@@ -113,10 +113,10 @@ void set_defaults() {
 }  // namespace
 }  // namespace mpi
 
-std::unique_ptr<Communicator> make_mpi_communicator() {
+std::unique_ptr<Communicator> make_mpi_communicator(std::chrono::milliseconds start_within) {
   mpi::Library& library = mpi::open_library();
   mpi::set_defaults();
-  auto worker = mpi::Worker::start(library);
+  auto worker = mpi::Worker::start(library, start_within);
   const mpi::Place place{.group = 0, .rank = worker->rank(), .size = worker->size()};
   return std::make_unique<mpi::MpiCommunicator>(std::move(worker), place, true);
 }

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <random>
+#include <utility>
 
 #include "lockstep/runtime/error.h"
 
@@ -34,20 +36,22 @@ HostKey host_key() {
   return key;
 }
 
-// How a rank fared with a step of an allocation.
-struct Report {
-  int error = 0;  // errno
-  char name[60] = {};
-};
-
-std::byte* map(int file, size_t bytes) {
-  void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  return data == MAP_FAILED ? nullptr : static_cast<std::byte*>(data);
+bool is_file(const struct stat& status, uint64_t device, uint64_t number) {
+  return status.st_dev == device && status.st_ino == number;
 }
 
 }  // namespace
 
+// How a rank fared with a step of an allocation, and where its segment is.
+struct HostMemory::Report {
+  int error = 0;  // errno
+  char name[60] = {};
+  uint64_t device = 0;
+  uint64_t number = 0;  // of the file, on the device
+};
+
 HostMemory::~HostMemory() {
+  close_file();
   for (std::byte* segment : segments_) {
     if (segment != nullptr) ::munmap(segment, bytes_);
   }
@@ -62,29 +66,60 @@ size_t HostMemory::offset_of(const void* data) const {
   return static_cast<size_t>(static_cast<const std::byte*>(data) - own());
 }
 
-// Takes the pages at once: a full /dev/shm is an error here, and not a SIGBUS later.
-bool HostMemory::create(const std::string& name) {
-  const int file = ::shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (file < 0) return false;
-  const int failed = ::posix_fallocate(file, 0, static_cast<off_t>(bytes_));
-  std::byte* data = failed == 0 ? map(file, bytes_) : nullptr;
-  const int error = failed != 0 ? failed : errno;
-  ::close(file);
-  if (data == nullptr) ::shm_unlink(name.c_str());
-  errno = error;
-  segments_[static_cast<size_t>(local_rank_)] = data;
-  return data != nullptr;
+bool HostMemory::map(int local_rank, int file) {
+  void* data = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  if (data == MAP_FAILED) return false;
+  segments_[static_cast<size_t>(local_rank)] = static_cast<std::byte*>(data);
+  return true;
 }
 
-bool HostMemory::open(int local_rank, const std::string& name) {
-  const int file = ::shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0);
+// Takes the pages at once: a full /dev/shm is an error here, and not a SIGBUS later. (A memfd has
+// no such limit: the kernel would end processes instead.) The file stays open: the others may find
+// it by its descriptor.
+bool HostMemory::create(SegmentFiles files, Report& report) {
+  std::string name;
+  if (files == SegmentFiles::nameless) {
+    file_ = ::open("/dev/shm", O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    name = concat({"/proc/", ::getpid(), "/fd/", file_});
+  } else {
+    std::random_device random;  // ranks with process namespaces of their own may have equal ids
+    name = concat({"/lockstep-", ::getpid(), "-", random(), "-", random()});
+    file_ = ::shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file_ >= 0) name_ = name;
+  }
+  if (file_ < 0) return false;
+  name.copy(report.name, sizeof(report.name) - 1);
+  struct stat status {};
+  if (::fstat(file_, &status) != 0) return false;
+  report.device = status.st_dev;
+  report.number = status.st_ino;
+  errno = ::posix_fallocate(file_, 0, static_cast<off_t>(bytes_));
+  return errno == 0 && map(local_rank_, file_);
+}
+
+// Another process may have the number, and another file: it is looked at before it is opened.
+bool HostMemory::open(int local_rank, SegmentFiles files, const Report& report) {
+  struct stat status {};
+  const bool nameless = files == SegmentFiles::nameless;
+  if (nameless && ::stat(report.name, &status) != 0) return false;
+  errno = ENOENT;
+  if (nameless && !is_file(status, report.device, report.number)) return false;
+  const int file = nameless ? ::open(report.name, O_RDWR | O_CLOEXEC)
+                            : ::shm_open(report.name, O_RDWR | O_CLOEXEC, 0);
   if (file < 0) return false;
-  std::byte* data = map(file, bytes_);
+  errno = ENOENT;
+  const bool opened = ::fstat(file, &status) == 0 &&
+                      is_file(status, report.device, report.number) && map(local_rank, file);
   const int error = errno;
   ::close(file);
   errno = error;
-  segments_[static_cast<size_t>(local_rank)] = data;
-  return data != nullptr;
+  return opened;
+}
+
+// The mappings hold the memory.
+void HostMemory::close_file() {
+  if (file_ >= 0) ::close(std::exchange(file_, -1));
+  if (!name_.empty()) ::shm_unlink(std::exchange(name_, {}).c_str());
 }
 
 HostGroup::HostGroup(int rank, int size, Exchange exchange)
@@ -107,12 +142,23 @@ HostGroup::HostGroup(int rank, int size, Exchange exchange)
 }
 
 std::shared_ptr<HostMemory> HostGroup::allocate(size_t bytes, std::string* reason) {
+  if (files_ == SegmentFiles::nameless) {
+    if (auto memory = allocate_in(files_, bytes, reason)) return memory;
+  }
+  auto memory = allocate_in(SegmentFiles::named, bytes, reason);
+  if (memory) files_ = SegmentFiles::named;  // what has not worked here will not
+  return memory;
+}
+
+// All ranks come to the same end.
+std::shared_ptr<HostMemory> HostGroup::allocate_in(SegmentFiles files, size_t bytes,
+                                                   std::string* reason) {
+  using Report = HostMemory::Report;
   std::shared_ptr<HostMemory> memory(new HostMemory(bytes, local_rank_, local_size()));
-  const std::string name = concat({"/lockstep-", ::getpid(), "-", allocations_++});
+  Report mine;
   std::vector<Report> all(static_cast<size_t>(size_));
   const auto all_well = [&](bool well) {
-    Report mine{.error = well ? 0 : std::max(errno, 1)};
-    name.copy(mine.name, sizeof(mine.name) - 1);
+    mine.error = well ? 0 : std::max(errno, 1);
     exchange_(&mine, all.data(), sizeof(Report));
     const auto failed =
         std::find_if(all.begin(), all.end(), [](const Report& report) { return report.error; });
@@ -121,17 +167,16 @@ std::shared_ptr<HostMemory> HostGroup::allocate(size_t bytes, std::string* reaso
         {"rank ", static_cast<long>(failed - all.begin()), ": ", std::strerror(failed->error)});
     return false;
   };
-  const bool created = memory->create(name);
-  bool well = all_well(created);
+  bool well = all_well(memory->create(files, mine));
   if (well) {
     bool opened = true;
     for (int i = 0; opened && i < local_size(); ++i) {
       const int other = local_ranks_[static_cast<size_t>(i)];
-      if (other != rank_) opened = memory->open(i, all[static_cast<size_t>(other)].name);
+      if (other != rank_) opened = memory->open(i, files, all[static_cast<size_t>(other)]);
     }
     well = all_well(opened);
   }
-  if (created) ::shm_unlink(name.c_str());
+  memory->close_file();
   return well ? memory : nullptr;
 }
 

@@ -5,13 +5,39 @@
 
 namespace lockstep::mpi {
 
-std::shared_ptr<Worker> Worker::start(Library& library) {
+namespace {
+
+// Time in which this process stood still hardly counts: the others may have come meanwhile.
+bool is_ready(const std::future<void>& ready, std::chrono::milliseconds within) {
+  using std::chrono::milliseconds;
+  constexpr milliseconds kLongestWait(500);
+  if (within == within.zero()) return ready.wait(), true;
+  while (within.count() > 0) {
+    const milliseconds part = std::min(within, kLongestWait);
+    const auto before = std::chrono::steady_clock::now();
+    if (ready.wait_for(part) == std::future_status::ready) return true;
+    const auto waited = std::chrono::steady_clock::now() - before;
+    within -= std::min(2 * part, std::chrono::ceil<milliseconds>(waited));
+  }
+  return false;
+}
+
+}  // namespace
+
+std::shared_ptr<Worker> Worker::start(Library& library, std::chrono::milliseconds within) {
   auto worker = std::make_shared<Worker>(library);
   std::promise<void> initialized;
   std::future<void> ready = initialized.get_future();
   // The thread holds the worker: it may outlive everybody else after a failure.
   worker->thread_ = std::thread(
       [worker, promise = std::move(initialized)]() mutable { worker->run(std::move(promise)); });
+  if (!is_ready(ready, within)) {
+    const std::string reason =
+        concat({"MPI has not started within ", within.count(),
+                " ms: a rank has not come to its start; it is late, stopped or gone"});
+    worker->abandon_start(reason);
+    throw CollectiveError(reason);
+  }
   try {
     ready.get();
   } catch (...) {
@@ -31,6 +57,16 @@ void Worker::run(std::promise<void> initialized) {
   initialized.set_value();
   while (const std::optional<Task> task = next()) execute(*task);
   finish();
+}
+
+// The thread ends when Init does, if ever.
+void Worker::abandon_start(std::string_view reason) {
+  {
+    const std::lock_guard lock(mutex_);
+    fail_all(reason);
+    closing_ = true;
+  }
+  thread_.detach();
 }
 
 void Worker::initialize() {

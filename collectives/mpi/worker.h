@@ -28,9 +28,9 @@ struct HostAllocation {
 // cancelled: after a failure the thread is left to itself, and the process must end by _exit.
 class Worker final : public Transport, public std::enable_shared_from_this<Worker> {
  public:
-  // Returns when MPI is initialised. Throws Error where it was before in this
-  // process.
-  static std::shared_ptr<Worker> start(Library& library);
+  // Returns when MPI is initialised. Throws Error where it was before in this process, and
+  // CollectiveError where that takes longer than `within` (zero: for ever): a rank has not come.
+  static std::shared_ptr<Worker> start(Library& library, std::chrono::milliseconds within = {});
 
   explicit Worker(Library& library) : library_(library), pieces_(library) {}
 
@@ -70,6 +70,7 @@ class Worker final : public Transport, public std::enable_shared_from_this<Worke
   void finish();
   void note_progress();
   void fail_all(std::string_view reason);
+  void abandon_start(std::string_view reason);
 
   Library& library_;
   // The thread's own.

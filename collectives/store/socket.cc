@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -17,6 +18,9 @@
 
 namespace lockstep {
 namespace {
+
+constexpr std::chrono::milliseconds kLongestPoll = std::chrono::hours(24);
+constexpr std::chrono::seconds kLongestForAnAddress{5};  // two packets may be lost
 
 void set_option(const Socket& socket, int level, int option, int value) {
   ::setsockopt(socket.get(), level, option, &value, sizeof value);
@@ -53,7 +57,7 @@ absl::Status finish_connecting(const Socket& socket, const std::string& where,
   pollfd wanted{socket.get(), POLLOUT, 0};
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
       deadline - std::chrono::steady_clock::now());
-  const int timeout = static_cast<int>(std::max<int64_t>(left.count(), 0));
+  const int timeout = static_cast<int>(std::clamp<int64_t>(left.count(), 0, kLongestPoll.count()));
   const int ready = ::poll(&wanted, 1, timeout);
   if (ready < 0) return system_error("connecting to " + where);
   if (ready == 0) return absl::DeadlineExceededError("connecting to " + where + ": no answer");
@@ -62,6 +66,16 @@ absl::Status finish_connecting(const Socket& socket, const std::string& where,
   ::getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &length);
   errno = error;
   return error == 0 ? absl::OkStatus() : system_error("connecting to " + where);
+}
+
+// When to try the next address instead.
+std::chrono::steady_clock::time_point share_of(const addrinfo* address,
+                                               std::chrono::steady_clock::time_point deadline) {
+  int64_t addresses = 0;
+  for (const addrinfo* at = address; at != nullptr; at = at->ai_next) ++addresses;
+  const auto now = std::chrono::steady_clock::now();
+  return now + std::min<std::chrono::steady_clock::duration>((deadline - now) / addresses,
+                                                             kLongestForAnAddress);
 }
 
 }  // namespace
@@ -124,14 +138,20 @@ absl::StatusOr<Socket> connect_to(const std::string& host, int port,
     return absl::UnavailableError(absl::StrCat("looking up ", host, ": ", ::gai_strerror(failed)));
   }
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, ::freeaddrinfo);
+  return connect_to(addresses.get(), where, deadline);
+}
+
+absl::StatusOr<Socket> connect_to(const addrinfo* addresses, const std::string& where,
+                                  std::chrono::steady_clock::time_point deadline) {
   absl::Status last = absl::UnavailableError("no address for " + where);
-  for (const addrinfo* at = addresses.get(); at != nullptr; at = at->ai_next) {
+  for (const addrinfo* at = addresses; at != nullptr; at = at->ai_next) {
     Socket socket(::socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!socket) continue;
     if (::connect(socket.get(), at->ai_addr, at->ai_addrlen) == 0) {
       last = absl::OkStatus();
     } else if (errno == EINPROGRESS) {
-      last = finish_connecting(socket, where, deadline);
+      const bool alone = addresses->ai_next == nullptr;
+      last = finish_connecting(socket, where, alone ? deadline : share_of(at, deadline));
     } else {
       last = system_error("connecting to " + where);
     }

@@ -5,6 +5,8 @@
 
 #include "absl/status/statusor.h"
 
+struct addrinfo;
+
 namespace lockstep {
 
 // A file descriptor that is closed with it.
@@ -31,8 +33,11 @@ absl::StatusOr<Socket> listen_on(int port);
 int port_of(const Socket& socket);
 
 // One attempt, non-blocking afterwards. Small messages leave at once, and a peer whose machine is
-// gone is noticed after some 15 s.
+// gone is noticed after some 15 s. A host's addresses are tried in order: where it has several, one
+// that does not answer takes its share of the time that is left, and 5 s at most.
 absl::StatusOr<Socket> connect_to(const std::string& host, int port,
+                                  std::chrono::steady_clock::time_point deadline);
+absl::StatusOr<Socket> connect_to(const addrinfo* addresses, const std::string& where,
                                   std::chrono::steady_clock::time_point deadline);
 void prepare(const Socket& socket);
 

@@ -30,6 +30,12 @@ std::string reason_for_cpu(const World& world, int gpus,
   // A scheduler that gives each rank a GPU of its own shows it that one alone.
   const bool own = gpus == 1 && is_set("CUDA_VISIBLE_DEVICES");
   if (gpus >= world.local_size || own) return "";
+  if (!world.local_size_known) {
+    // Ranks that MPI did not start have no other device.
+    if (!world.mpi && world.local_rank_known) return "";
+    return concat({"all ", world.size, " ranks may be on this host, which has ", gpus,
+                   " GPUs: LOCAL_WORLD_SIZE says how many are"});
+  }
   return concat({"this host's ", world.local_size, " ranks see ", gpus, " GPUs"});
 }
 

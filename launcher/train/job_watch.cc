@@ -23,15 +23,6 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// Where the other ranks find this host.
-std::string own_address(const World& world) {
-  if (world.local_size == world.size) return "127.0.0.1";
-  if (const std::string master = variable("MASTER_ADDR"); !master.empty()) return master;
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
-
 struct Meeting {
   TcpStoreAddress store;
   bool by_rank_0 = false;
@@ -56,7 +47,7 @@ Meeting agree_on_meeting(Communicator& communicator, const World& world,
       address = address_from_environment(given);
     } else {
       host = take(TcpStoreServer::start_for_ranks(communicator.size()));
-      address = {own_address(world), host->port(), host->token()};
+      address = {own_address(world, std::getenv), host->port(), host->token()};
     }
     text = nlohmann::json{address.host, address.port, address.token, host != nullptr,
                           take(random_token())}
@@ -69,6 +60,14 @@ Meeting agree_on_meeting(Communicator& communicator, const World& world,
 }
 
 }  // namespace
+
+std::string own_address(const World& world, const std::function<const char*(const char*)>& lookup) {
+  if (world.local_size_known && world.local_size == world.size) return "127.0.0.1";
+  if (const char* master = lookup("MASTER_ADDR"); master != nullptr && *master != 0) return master;
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
 
 JobWatch::JobWatch(Communicator& communicator, const World& world, Options options)
     : communicator_(communicator), options_(std::move(options)) {

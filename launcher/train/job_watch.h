@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -13,6 +14,9 @@ class TcpStoreServer;
 }
 
 namespace lockstep::train {
+
+// Where the other ranks find a store that this one hosts. `lookup` is getenv.
+std::string own_address(const World& world, const std::function<const char*(const char*)>& lookup);
 
 // Watches over a rank for as long as its job runs. The store that the ranks meet in is the one that
 // LOCKSTEP_STORE (host:port) and LOCKSTEP_STORE_TOKEN name on rank 0, or one that it hosts. A world

@@ -62,8 +62,6 @@ void read_environment(TrainOptions& options) {
 }
 
 void apply_machine_options(const TrainOptions& options, const World& world) {
-  context().threads =
-      options.threads > 0 ? options.threads : std::max(1, available_cpus() / world.local_size);
   context().device = choose_device(options.device, world);
   Backend& backend = backend_of(context().device);
   if (const int64_t limit = options.memory_limit_bytes(); limit > 0) backend.set_limit(limit);
@@ -74,6 +72,13 @@ void apply_machine_options(const TrainOptions& options, const World& world) {
       throw OutOfMemory(concat({"--memory-reserve ", options.memory_reserve, ": ", error.what()}));
     }
   }
+}
+
+void choose_threads(const TrainOptions& options, const World& world) {
+  context().threads =
+      options.threads > 0 ? options.threads : std::max(1, available_cpus() / world.local_size);
+  log(LogLevel::info, {"rank ", world.rank, " is one of ", world.local_size, " on this host, with ",
+                       context().threads, " threads"});
 }
 
 // Where `mpirun` ends a job at its first non-zero exit, ranks leave together.
@@ -129,11 +134,13 @@ int Program::run(int argc, char** argv) {
     if (const auto code = command.parse_or_print(argc, argv)) return *code;
     world = World::from_env();
     apply_machine_options(options, world);
-    log(LogLevel::info, {"rank ", world.rank, " of ", world.size, " (", world.source, "), process ",
-                         getpid(), ", ", context().threads, " threads"});
+    log(LogLevel::info,
+        {"rank ", world.rank, " of ", world.size, " (", world.source, "), process ", getpid()});
     if (world.size > 1) delayed.emplace();
     const std::unique_ptr<Communicator> communicator =
         make_communicator(world, context().device, options.timeout);
+    find_local_place(*communicator, world);
+    choose_threads(options, world);
     JobWatch watch(*communicator, world,
                    {.timeout = options.timeout,
                     .flight_directory = options.run_dir,
@@ -148,6 +155,9 @@ int Program::run(int argc, char** argv) {
   } catch (const UsageError& usage) {
     report(usage.what());
     return 2;
+  } catch (const CollectiveError& failure) {
+    report(concat({"rank ", world.rank, ": ", failure.what()}));
+    end_job(1, kToSpeak);
   } catch (const std::exception& failure) {
     report(failure.what());
     return 1;

@@ -1,11 +1,13 @@
 // The MPI transport, under a launcher. mpirun -n 1..4 collectives_mpi checks every collective.
 // With --late (2 to 4 ranks) the last rank comes too late: the others say so within the deadline
 // ("late rank reported") and end without help. With --mismatch the last rank reduces a longer array
-// ("mismatch reported" on every rank). With --abort every rank aborts ("abort reported").
+// ("mismatch reported" on every rank). With --absent the last rank stops before MPI's start
+// ("absent rank reported" on the others). With --abort every rank aborts ("abort reported").
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <ctime>
 #include <string>
@@ -161,8 +163,23 @@ void run_mismatch(std::unique_ptr<Communicator> communicator) {
   fail({"arrays of different lengths were reduced"});
 }
 
+void run_absent() {
+  const World world = World::from_env();
+  if (world.rank == world.size - 1) raise(SIGSTOP);
+  try {
+    make_mpi_communicator(milliseconds(1000));
+  } catch (const CollectiveError& error) {
+    std::printf("absent rank reported: %s\n", error.what());
+    std::fflush(stdout);
+    std::this_thread::sleep_for(milliseconds(3000));  // mpirun ends the job with the first
+    throw;
+  }
+  fail({"MPI has started without a rank"});
+}
+
 int run(std::string_view mode) {
   try {
+    if (mode == "--absent") return run_absent(), 0;
     auto communicator = World::from_env().size == 1 ? make_mpi_communicator()
                                                     : make_communicator(World::from_env());
     if (mode == "--late") {

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <future>
+#include <string>
 #include <thread>
 
 #include "lockstep/collectives/mpi/worker.h"
@@ -15,7 +18,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kTimeout{300};
 
 // MPI of a world of one whose reductions take their time.
-class SlowLibrary final : public mpi::Library {
+class SlowLibrary : public mpi::Library {
  public:
   explicit SlowLibrary(milliseconds each) : each_(each) {}
 
@@ -73,6 +76,51 @@ TEST(DeadlineTest, ACollectiveThatStandsStillIsLate) {
   EXPECT_THROW(work->wait(), CollectiveError);
   std::this_thread::sleep_for(5 * kTimeout);  // the worker's thread uses the library
   worker->close(kTimeout);
+}
+
+// Whose ranks never all come to Init.
+class WaitingLibrary final : public SlowLibrary {
+ public:
+  WaitingLibrary() : SlowLibrary(milliseconds(0)) {}
+  int init() override {
+    come_.get_future().wait();
+    return 0;
+  }
+  int finalize() override {
+    finalized_ = true;
+    return 0;
+  }
+  void let_them_come() { come_.set_value(); }
+  bool finalized() const { return finalized_; }
+
+ private:
+  std::promise<void> come_;
+  std::atomic<bool> finalized_{false};
+};
+
+TEST(DeadlineTest, AStartWithoutARankEnds) {
+  static WaitingLibrary library;  // the worker's thread uses it, whatever comes
+  try {
+    mpi::Worker::start(library, kTimeout);
+    FAIL() << "MPI has started";
+  } catch (const CollectiveError& error) {
+    EXPECT_NE(std::string(error.what()).find("MPI has not started within 300 ms"),
+              std::string::npos);
+  }
+  library.let_them_come();
+  std::this_thread::sleep_for(kTimeout);
+  EXPECT_FALSE(library.finalized());
+}
+
+TEST(DeadlineTest, AStartThatIsSlowIsWaitedFor) {
+  WaitingLibrary library;
+  std::thread late([&] {
+    std::this_thread::sleep_for(kTimeout);
+    library.let_them_come();
+  });
+  mpi::Worker::start(library, 100 * kTimeout)->close(kTimeout);
+  late.join();
+  EXPECT_TRUE(library.finalized());
 }
 
 }  // namespace

@@ -4,6 +4,9 @@
 
 #include <map>
 #include <string>
+#include <vector>
+
+#include "support/thread_ranks.h"
 
 namespace lockstep {
 namespace {
@@ -88,6 +91,57 @@ TEST(World, IsFoundInTheEnvironment) {
     EXPECT_EQ(world.source, each.expected.source);
     EXPECT_EQ(world.mpi, each.expected.mpi);
   }
+}
+
+TEST(World, KnowsWhichLocalNumbersTheEnvironmentLeavesOut) {
+  const Environment readme = {{"RANK", "1"},
+                              {"WORLD_SIZE", "2"},
+                              {"LOCAL_RANK", "0"},
+                              {"MASTER_ADDR", "node1"},
+                              {"MASTER_PORT", "29500"}};
+  const struct {
+    const char* name;
+    Environment environment;
+    bool rank_known, size_known;
+  } cases[] = {
+      {"alone", {}, true, true},
+      {"a world of one", {{"RANK", "0"}, {"WORLD_SIZE", "1"}}, true, true},
+      {"README's", readme, true, false},
+      {"and the size", with(readme, {{"LOCAL_WORLD_SIZE", "1"}}), true, true},
+      {"bare", {{"RANK", "1"}, {"WORLD_SIZE", "2"}}, false, false},
+      {"mpirun", kOpenMpi, true, true},
+      {"PMI", {{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}}, false, false},
+  };
+  for (const auto& each : cases) {
+    SCOPED_TRACE(each.name);
+    const World world = world_of(each.environment);
+    EXPECT_EQ(world.local_rank_known, each.rank_known);
+    EXPECT_EQ(world.local_size_known, each.size_known);
+  }
+}
+
+TEST(World, RanksFindThoseThatShareTheirHost) {
+  const std::vector<std::string> hosts = {"a", "b", "a", "b", "b"};
+  World pmi = world_of({{"PMI_RANK", "3"}, {"PMI_SIZE", "5"}});
+  find_local_place(hosts, pmi);
+  EXPECT_EQ(pmi.local_rank, 1);
+  EXPECT_EQ(pmi.local_size, 3);
+  EXPECT_TRUE(pmi.local_rank_known && pmi.local_size_known);
+  // What was said holds: the device has been chosen by it.
+  World said = world_of({{"RANK", "2"}, {"WORLD_SIZE", "5"}, {"LOCAL_RANK", "0"}});
+  find_local_place(hosts, said);
+  EXPECT_EQ(said.local_rank, 0);
+  EXPECT_EQ(said.local_size, 2);
+}
+
+TEST(World, RanksOfOneProcessShareTheirHost) {
+  testing::run_ranks(3, [](Communicator& communicator) {
+    World world = world_of({{"RANK", std::to_string(communicator.rank())}, {"WORLD_SIZE", "3"}});
+    world.local_size = 1;
+    find_local_place(communicator, world);
+    EXPECT_EQ(world.local_rank, communicator.rank());
+    EXPECT_EQ(world.local_size, 3);
+  });
 }
 
 void expect_usage_error(const std::function<void()>& body, const std::vector<std::string>& parts) {

@@ -36,6 +36,18 @@ TEST(ReasonForCpu, SpeaksOfPlacesToMeetAndOfGpusTooFew) {
   EXPECT_EQ(reason_for_cpu(four, 1, variables("LOCKSTEP_STORE CUDA_VISIBLE_DEVICES")), "");
 }
 
+TEST(ReasonForCpu, DoesNotTakeRanksOfSeveralHostsForOnes) {
+  const auto master = [](const char* name) {
+    return std::string_view(name) == "MASTER_ADDR" ? "set" : nullptr;
+  };
+  World unknown{.rank = 9, .size = 16, .local_rank = 1, .local_size = 16};
+  unknown.local_size_known = false;
+  EXPECT_EQ(reason_for_cpu(unknown, 8, master), "");
+  unknown.mpi = true;  // which could run on CPUs, too
+  EXPECT_THAT(reason_for_cpu(unknown, 8, master), testing::HasSubstr("LOCAL_WORLD_SIZE"));
+  EXPECT_EQ(reason_for_cpu(unknown, 16, master), "");
+}
+
 TEST_F(ChooseDevice, CudaIsAUsageErrorThatSaysWhatIsMissing) {
   try {
     choose_device("cuda", {});

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -90,6 +91,24 @@ TEST(JobWatchTest, NothingIsWrittenWhereThereIsNoRunDirectory) {
   const lockstep::testing::TemporaryDirectory directory;
   run_with_a_late_rank(directory / "missing");
   EXPECT_FALSE(std::filesystem::exists(directory / "missing"));
+}
+
+TEST(OwnAddress, IsOneThatRanksOnOtherHostsReach) {
+  const auto none = [](const char*) { return nullptr; };
+  const auto master = [](const char* name) {
+    return std::string_view(name) == "MASTER_ADDR" ? "node1" : nullptr;
+  };
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  const World together{.size = 2, .local_size = 2};
+  EXPECT_EQ(own_address(together, master), "127.0.0.1");
+  const World apart{.size = 2, .local_size = 1};
+  EXPECT_EQ(own_address(apart, master), "node1");
+  EXPECT_EQ(own_address(apart, none), host);
+  World unknown = together;
+  unknown.local_size_known = false;
+  EXPECT_EQ(own_address(unknown, master), "node1");
+  EXPECT_EQ(own_address(unknown, none), host);
 }
 
 // The store that a launcher hosts.
