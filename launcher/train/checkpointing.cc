@@ -8,8 +8,8 @@
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/status.h"
 #include "lockstep/runtime/backend.h"
-#include "lockstep/runtime/log.h"
 #include "lockstep/runtime/files/checkpoint.h"
+#include "lockstep/runtime/log.h"
 #include "lockstep/runtime/ops/elementwise.h"
 
 namespace lockstep::train {

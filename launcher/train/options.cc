@@ -96,13 +96,14 @@ void TrainOptions::add_to(flags::Command& c) {
          .help = "GPU memory a rank takes at its start and keeps (default: none)",
          .value = "SIZE"},
         memory_reserve);
-  c.add({.name = "--bucket-mb",
-         .help = "size of a gradient bucket in MiB; 0: 25, or a 64th of the gradients where that is "
-                 "more; auto: tries sizes, keeps the best",
-         .value = "X|auto",
-         .minimum = 0,
-         .unset = "auto"},
-        bucket_mb);
+  c.add(
+      {.name = "--bucket-mb",
+       .help = "size of a gradient bucket in MiB; 0: 25, or a 64th of the gradients where that is "
+               "more; auto: tries sizes, keeps the best",
+       .value = "X|auto",
+       .minimum = 0,
+       .unset = "auto"},
+      bucket_mb);
   c.add({.name = "--reduce-dtype",
          .help = "what gradients travel in; f32: their own precision",
          .choices = {"f32", "bf16", "fp16"}},

@@ -211,9 +211,9 @@ Outcome Trainer::train() {
                           1);
     }
     write_metrics([&] { metrics_->event("preempted", {{"step", step_}}); });
-    progress_->note(concat({"stopped on request at step ", step_,
-                            "; everything is saved, start again ",
-                            options_.resume == "auto" ? "" : "with --resume auto ", "to go on"}));
+    progress_->note(
+        concat({"stopped on request at step ", step_, "; everything is saved, start again ",
+                options_.resume == "auto" ? "" : "with --resume auto ", "to go on"}));
     return Outcome::stopped;
   }
   write_metrics([&] { metrics_->event("finish", {{"step", step_}}); });

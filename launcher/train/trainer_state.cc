@@ -23,9 +23,8 @@ void Trainer::load_or_initialize() {
       check_same_run(attributes, *resumed_from_);
     };
     const bool trains = steps_ > 0;
-    const Checkpointer::Loaded loaded =
-        checkpointer_.load(*resumed_from_, trains ? state() : model_state(), check,
-                           trains ? "" : kModel);
+    const Checkpointer::Loaded loaded = checkpointer_.load(
+        *resumed_from_, trains ? state() : model_state(), check, trains ? "" : kModel);
     publish_slices();
     const auto attributes = nlohmann::json::parse(loaded.attributes);
     if (trains) optimizer_->set_steps(attributes.at("optimizer_steps"));

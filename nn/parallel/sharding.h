@@ -184,8 +184,8 @@ class Sharding final : public ShardOwner, private ParameterPager {
   };
   std::deque<Reduction> reductions_;  // under way
   std::shared_ptr<StorageGuard> gradient_guard_;
-  bool looked_ = false;          // since the last bring_ahead()
-  bool pinned_ = false;          // all values stay here
+  bool looked_ = false;  // since the last bring_ahead()
+  bool pinned_ = false;  // all values stay here
   Looks looks_;
   std::map<Looks, Look> next_look_;
   std::chrono::nanoseconds waited_{0};
