@@ -104,8 +104,10 @@ Into Leaf::offer() {
 // in place.
 bool Leaf::owns_gradient() const { return gradient_.contiguous() && gradient_.storage()->unique(); }
 
+// A part of what came for several leaves would keep all of it.
 const Array& Leaf::writable_gradient() {
-  if (has_gradient_ && !seated_ && !owns_gradient()) gradient_ = kernels::copy(gradient_);
+  const bool part = gradient_ && gradient_.bytes() < gradient_.storage()->bytes();
+  if (has_gradient_ && !seated_ && (part || !owns_gradient())) gradient_ = kernels::copy(gradient_);
   return gradient_;
 }
 

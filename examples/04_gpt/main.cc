@@ -9,6 +9,7 @@
 #include "lockstep/launcher/flags/flags.h"
 #include "lockstep/launcher/train/agreement.h"
 #include "lockstep/launcher/train/program.h"
+#include "lockstep/launcher/train/signals.h"
 #include "task.h"
 
 namespace {
@@ -106,7 +107,9 @@ int run(train::Session session, const gpt::Options& options) {
   train::agree(session.communicator, "results", [&] {
     if (session.world.rank != 0) return;
     if (!options.export_to.empty()) gpt::export_model(options.export_to, task->module());
-    if (options.sample > 0) print_sample(*task, options, training.seed);
+    if (options.sample == 0) return;
+    train::release_stop_requests();
+    print_sample(*task, options, training.seed);
   });
   return train::exit_code(outcome);
 }

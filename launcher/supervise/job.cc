@@ -181,7 +181,8 @@ void Job::kill_ranks(int exit_code) {
   forced_code_ = exit_code;
   ready_by_.reset();
   deadline_ = Clock::now() + kTidyTime;
-  kill_descendants(child_);
+  // An mpirun that is about to start ranks would go on.
+  kill_descendants(started_ < expected_ ? -1 : child_);
   if (is_rank_) ::kill(child_, SIGKILL);
 }
 

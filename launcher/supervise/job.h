@@ -32,6 +32,7 @@ class Job {
   // then for up to 2 s (half of the grace time, if less) until their programs have seen to SIGUSR1.
   void expect(int ranks, int started_end);
   int started() const { return started_; }
+  bool was_killed() const { return forced_code_.has_value(); }
 
   // Returns the job's exit code, 128 + N if signal N killed it. No process of it is left then, and
   // its output is written. After a request to stop, that ends when nobody reads for 2 s.

@@ -170,7 +170,7 @@ int RunCommand::start(const std::vector<std::string>& launcher,
   const auto child = start_child(options);
   if (!child.ok()) return complain(child.status());
   int exit_code = job.watch(*child, is_rank);
-  if (!is_rank && exit_code != 0 && job.started() == 0) {
+  if (!is_rank && exit_code != 0 && job.started() == 0 && !job.was_killed()) {
     std::vector<std::string> words = launcher;
     std::erase(words, "-q");
     words.push_back("true");

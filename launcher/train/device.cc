@@ -32,7 +32,7 @@ std::string reason_for_cpu(const World& world, int gpus,
   if (gpus >= world.local_size || own) return "";
   if (!world.local_size_known) {
     // Ranks that MPI did not start have no other device.
-    if (!world.mpi && world.local_rank_known) return "";
+    if (!world.mpi && world.local_rank_known && world.local_rank < gpus) return "";
     return concat({"all ", world.size, " ranks may be on this host, which has ", gpus,
                    " GPUs: LOCAL_WORLD_SIZE says how many are"});
   }

@@ -59,6 +59,7 @@ bool mask_stop_requests(int how) {
 }  // namespace
 
 void hold_stop_requests() { mask_stop_requests(SIG_BLOCK); }
+void release_stop_requests() { mask_stop_requests(SIG_UNBLOCK); }
 
 StopSignals::StopSignals() {
   requested_signal = 0;

@@ -10,6 +10,8 @@ namespace lockstep::train {
 // ending the process, and so it does again when that ends: for the main thread, before others
 // begin, which inherit that.
 void hold_stop_requests();
+// Where a request may end the process: nothing is lost by it.
+void release_stop_requests();
 
 // While one lives, SIGTERM, SIGINT and SIGUSR1 ask for a stop after the current step; a second one
 // ends the process at once with 128 + its number, or a second late where it is a SIGTERM that

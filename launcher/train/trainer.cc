@@ -92,6 +92,9 @@ Phase Trainer::timed_phase(std::string_view name, StepTimes& times, double StepT
 // Only once all that can be refused has been: a start that fails leaves the directory as it was.
 void Trainer::begin_writing() {
   agree(communicator_, "run directory", [&] {
+    if (timeline_ && communicator_.rank() == 0) Timeline::check_file(options_.trace);
+  });
+  agree(communicator_, "run directory", [&] {
     if (!resumed_from_) {
       directory_.set_aside_earlier_run();
     } else if (directory_.exists()) {
@@ -101,7 +104,6 @@ void Trainer::begin_writing() {
                    std::to_string(communicator_.size()) + " begins after step " +
                    std::to_string(step_));
     if (communicator_.rank() != 0) return;
-    if (timeline_) Timeline::check_file(options_.trace);
     using Json = nlohmann::ordered_json;
     const Task::Identity identity = task_.identity();
     const Json config{{"version", version()},
@@ -197,13 +199,13 @@ Outcome Trainer::train() {
     if (!last && !stop && (written || total.checkpoint_failed > 0)) complete_checkpoint();
     // There may be no time for two.
     if (stop && !written) give_up_checkpoint();
-    // What is trained is saved before anything that takes long.
-    const int64_t save_every = options_.checkpoint_every_steps();
+    // What is trained is saved before anything that takes long; a stop does without that.
+    const int64_t every = options_.validation_every, save_every = options_.checkpoint_every_steps();
+    const bool validates = !stop && every > 0 && (step_ % every == 0 || last);
     if (last || stop || total.checkpoint_due > 0 || (save_every > 0 && step_ % save_every == 0)) {
-      save(options_.checkpoint_async && !last && !stop);
+      save(options_.checkpoint_async && !last && !stop && !validates);
     }
-    const int64_t every = options_.validation_every;
-    if (!stop && every > 0 && (step_ % every == 0 || last)) validate();
+    if (validates) validate();
     if (!stop) continue;
     if (!directory_.exists()) {
       throw AgreedFailure("stopped on request at step " + std::to_string(step_) +

@@ -15,8 +15,9 @@ namespace {
 // What all ranks must have alike.
 std::string describe(const DataParallelOptions& options) {
   const BucketSizes& sizes = options.bucket_sizes;
-  return concat({"options: buckets of ", sizes.first_mb, ", ", sizes.other_mb, ", ", sizes.last_mb,
-                 " MB", options.tune_bucket_sizes ? ", tried out" : "", ", sharding ",
+  const std::string other = sizes.other_mb > 0 ? concat({sizes.other_mb}) : "a 64th";
+  return concat({"options: buckets of ", sizes.first_mb, ", ", other, ", ", sizes.last_mb, " MB",
+                 options.tune_bucket_sizes ? ", tried out" : "", ", sharding ",
                  static_cast<int>(options.shard), options.prefetch ? "" : ", not prefetched",
                  options.hook ? ", with a hook" : "", options.copies ? ", read in 16 bits" : "",
                  options.reduce_dtype ? ", reduced in 16 bits" : "",

@@ -166,6 +166,7 @@ class Sharding final : public ShardOwner, private ParameterPager {
   void prefetch();
   void take_away(Page& page);
   void publish(Page& page);
+  void forget_copies();
   void take_back() noexcept override;
   void bring_ahead() override;
   void reduce_numbers(std::span<double> values, ReduceOp op);

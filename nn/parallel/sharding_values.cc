@@ -175,9 +175,17 @@ void Sharding::publish(Page& page) {
   }
 }
 
+// One rank alone may have used the model, and made copies that the others have not: they would look
+// at what it does not.
+void Sharding::forget_copies() {
+  if (options_.copies == nullptr) return;
+  for (const auto& bucket : buckets_) {
+    if (bucket->copy == nullptr) options_.copies->withdraw(*bucket->values->whole.storage());
+  }
+}
+
 void Sharding::values_changed() {
-  // One rank alone may have used the model, and made copies that the others have not.
-  if (std::exchange(pinned_, false) && options_.copies != nullptr) options_.copies->forget();
+  if (std::exchange(pinned_, false) && sharded(ShardLevel::parameters)) forget_copies();
   // The bucket that is ready last is about the one that is looked at first.
   for (auto it = buckets_.rbegin(); it != buckets_.rend(); ++it) {
     Bucket& bucket = **it;

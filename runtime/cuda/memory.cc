@@ -182,7 +182,8 @@ void Memory::put_back(Block* block) {
       return neighbour != nullptr && neighbour->small && neighbour->pool == block->pool;
     };
     const bool is_segment = block->before == nullptr && block->after == nullptr;
-    if (!block->small || (is_segment && !block->reserved)) break;
+    const bool began_small = is_segment && !block->reserved && block->bytes <= kSmallSegment;
+    if (!block->small || began_small) break;
     if (has_small(block->before) || has_small(block->after)) break;
     block->small = false;  // a part that served small blocks, and holds none any more
   }

@@ -156,10 +156,12 @@ class GptRun(SystemTest):
         self.assertEqual(len(losses(self.run_dir / "metrics.1.jsonl")), 5)
 
     def test_a_trace_that_cannot_be_written_is_told_before_the_first_step(self):
-        result = run(self.command(5, 8, "--trace", self.data / "x.json"))
+        self.succeed(self.command(3))
+        before = (self.run_dir / "metrics.jsonl").read_text()
+        result = run(self.command(5, 8, "--resume", "never", "--trace", self.data / "x.json"))
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertIn(str(self.data), result.stderr)
-        self.assertFalse((self.run_dir / "metrics.jsonl").exists())
+        self.assertEqual((self.run_dir / "metrics.jsonl").read_text(), before)
         self.succeed(self.command(5, 8, "--trace", self.folder / "new" / "x.json"))
         json.loads((self.folder / "new" / "x.json").read_text())
 

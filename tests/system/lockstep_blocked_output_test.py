@@ -99,11 +99,9 @@ class BlockedOutput(SystemTest):
 
     def test_the_grace_time_ends(self):
         for both in (False, True):
-            job = self.start(2, "stay", "--grace", "1s", both=both)
-            begin = time.monotonic()
+            job = self.start(2, "stay", "--grace", "4s", both=both)
             job.send_signal(signal.SIGTERM)
             wait_until(lambda: all(self.path("asked", rank).exists() for rank in (0, 1)))
-            self.assertLess(time.monotonic() - begin, 0.9)
             self.assertEqual(job.wait(timeout=20), 128 + signal.SIGKILL)
             self.assertFalse(any(map(alive, self.pids)))
             if not both:

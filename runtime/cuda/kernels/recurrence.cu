@@ -52,7 +52,8 @@ constexpr double kOverflowed = 1.7976931348623155e308, kVanished = 1e-323;
 
 // What a run of steps does to the state before it: b + a * state. One by one, finite factors whose
 // product overflows or vanishes still take 0 to 0 and infinity to infinity: two numbers stand for
-// such products. An infinite factor, which takes 0 to NaN, is infinite.
+// such products. An infinite factor, which takes 0 to NaN, is infinite. A product that has
+// overflowed and meets a 0 is 0, as it is for a state of 0; one by one, other states become NaN.
 template <class R, bool kScaled>
 struct Steps {
   R a = 1;

@@ -47,6 +47,15 @@ TEST(GradientMemory, IsNotAnotherLeafs) {
   EXPECT_EQ(values_of(c.grad()), std::vector<double>(3, 1));
 }
 
+TEST(GradientMemory, IsNotAllOfWhatCameForSeveralLeaves) {
+  const Tensor a = variable({300}), b = variable({300});
+  sum(square(cat({a, b}, 0))).backward();
+  for (const Tensor* x : {&a, &b}) {
+    const Array& gradient = static_cast<Leaf&>(*x->node()).gradient();
+    EXPECT_EQ(gradient.storage()->bytes(), gradient.bytes());
+  }
+}
+
 TEST(GradientMemory, IsNotWhatAHookOrAnIntermediateTensorKept) {
   const Tensor x = variable({3});
   const Tensor y = x + 0.0;

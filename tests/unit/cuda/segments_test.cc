@@ -244,6 +244,21 @@ TEST_F(Segments, KeptBlocksComeBeforeTheDeviceIsAskedAgain) {
 
 // A small block comes out of a large one that is free in part before anybody is refused, and
 // before captures are let go for it.
+TEST_F(Segments, ALargeOneThatWasAllPartsIsLargeAgain) {
+  memory_.set_limit(12 * kMiB);
+  get_and_give_back(12 * kMiB);
+  std::vector<void*> small;
+  void* half = get(6 * kMiB);
+  for (int i = 0; i < 6; ++i) small.push_back(get(kMiB));
+  memory_.deallocate(half);
+  for (int i = 0; i < 6; ++i) small.push_back(get(kMiB));
+  for (void* block : small) memory_.deallocate(block);
+  get_and_give_back(12 * kMiB);
+  EXPECT_EQ(driver_.allocations, 1);
+  memory_.trim();
+  EXPECT_EQ(driver_.held, 0);
+}
+
 TEST_F(Segments, AtTheLimitSmallBlocksComeOutOfLargeOnes) {
   memory_.set_limit(92 * kMiB);
   memory_.begin_capture();

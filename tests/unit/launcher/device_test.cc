@@ -43,6 +43,7 @@ TEST(ReasonForCpu, DoesNotTakeRanksOfSeveralHostsForOnes) {
   World unknown{.rank = 9, .size = 16, .local_rank = 1, .local_size = 16};
   unknown.local_size_known = false;
   EXPECT_EQ(reason_for_cpu(unknown, 8, master), "");
+  EXPECT_THAT(reason_for_cpu(unknown, 1, master), testing::HasSubstr("LOCAL_WORLD_SIZE"));
   unknown.mpi = true;  // which could run on CPUs, too
   EXPECT_THAT(reason_for_cpu(unknown, 8, master), testing::HasSubstr("LOCAL_WORLD_SIZE"));
   EXPECT_EQ(reason_for_cpu(unknown, 16, master), "");
